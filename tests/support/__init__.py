@@ -1,0 +1,1 @@
+"""What several test suites share: a GGUF writer, tiny random models, and a NumPy forward pass."""
