@@ -154,7 +154,7 @@ typedef struct edgellm_model_info {
 } edgellm_model_info;
 EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_info *info);
 
-/* The model's vocabulary; owned by the model. */
+/* The model's vocabulary; owned by the model, never freed by the caller. */
 EDGELLM_API const edgellm_vocab *edgellm_model_vocab(const edgellm_model *model);
 
 /* Reads the header of a file and gives its metadata and tensor list as a JSON object

@@ -1,0 +1,167 @@
+/* engine.c - makes an engine within the memory it is given, and keeps its sequences. */
+#include "engine.h"
+
+#include <string.h>
+
+#include "ggml.h"
+#include "log.h"
+#include "system.h"
+
+enum { MAX_SEQS = 256, MAX_BATCH = 4096, MAX_THREADS = 256, DEFAULT_CTX = 8192 };
+
+static edgellm_status check_range(const char *name, int64_t value, int64_t lo, int64_t hi)
+{
+    if (value >= lo && value <= hi)
+        return EDGELLM_OK;
+    return el_fail(EDGELLM_EINVAL, "%s is %lld; it must be within %lld .. %lld", name, (long long)value, (long long)lo,
+                   (long long)hi);
+}
+
+/* Chooses n_ctx and the number of blocks: what was asked for, or else what the model was trained on, as far as half of
+ * the free memory goes. */
+static edgellm_status size_cache(el_engine *e, const edgellm_engine_options *o, int32_t *n_blocks)
+{
+    const int32_t trained = e->model->hp.n_ctx_train;
+    uint64_t slot_bytes, block_bytes, limit, wanted;
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(el_pool_slot_bytes(e->model, o->kv_type, &slot_bytes));
+    block_bytes = slot_bytes * EL_BLOCK_TOKENS;
+    e->n_ctx = o->n_ctx;
+    if (e->n_ctx == 0)
+        e->n_ctx = trained > 0 && trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
+    limit = (o->kv_bytes ? o->kv_bytes : el_system_memory_available() / 2) / block_bytes;
+    wanted = ((uint64_t)e->n_ctx + EL_BLOCK_TOKENS - 1) / EL_BLOCK_TOKENS;
+    if (limit < wanted && o->n_ctx == 0 && limit > 0) {
+        e->n_ctx = (int32_t)(limit * EL_BLOCK_TOKENS);
+        wanted = limit;
+    }
+    if (limit < wanted)
+        return el_fail(EDGELLM_ENOMEM,
+                       "a context of %d tokens needs %llu MB of KV cache, and %llu MB are allowed; lower n_ctx or use "
+                       "kv_type q8_0",
+                       e->n_ctx, (unsigned long long)((wanted * block_bytes) >> 20),
+                       (unsigned long long)((limit * block_bytes) >> 20));
+    wanted = EL_MIN(wanted * (uint64_t)e->n_seqs, limit);
+    *n_blocks = (int32_t)EL_MIN(wanted, (uint64_t)(INT32_MAX / EL_BLOCK_TOKENS));
+done:
+    return status;
+}
+
+static edgellm_status start_threads(el_engine *e)
+{
+    struct ggml_threadpool_params params;
+
+    e->cpu->threadpool_params_init(&params, e->n_threads);
+    params.poll = 0; /* between steps workers sleep: an idle engine costs nothing */
+    e->threads = e->cpu->threadpool_new(&params);
+    return e->threads ? EDGELLM_OK : el_fail(EDGELLM_ENOMEM, "could not start %d threads", e->n_threads);
+}
+
+edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgellm_engine_options *o)
+{
+    edgellm_status status = EDGELLM_OK;
+    el_engine *e = NULL;
+    int32_t n_blocks = 0;
+
+    *out = NULL;
+    EL_TRY(check_range("n_ctx", o->n_ctx, 0, 1 << 24));
+    EL_TRY(check_range("n_seqs", o->n_seqs, 1, MAX_SEQS));
+    EL_TRY(check_range("n_batch", o->n_batch, 1, MAX_BATCH));
+    EL_TRY(check_range("n_threads", o->n_threads, 0, MAX_THREADS));
+    EL_TRY(check_range("kv_type", o->kv_type, EDGELLM_KV_F16, EDGELLM_KV_Q8_0));
+    e = el_alloc(1, sizeof *e);
+    if (!e)
+        return el_no_memory(sizeof *e);
+    e->model = model;
+    e->n_seqs = o->n_seqs;
+    e->n_batch = o->n_batch;
+    e->n_threads = o->n_threads ? o->n_threads : el_system_default_threads();
+    EL_TRY(el_ggml_cpu_get(&e->cpu));
+    EL_TRY(size_cache(e, o, &n_blocks));
+    e->seqs = el_alloc((size_t)e->n_seqs, sizeof *e->seqs);
+    e->step.items = el_alloc((size_t)e->n_seqs, sizeof *e->step.items);
+    if (!e->seqs || !e->step.items) {
+        status = el_no_memory((size_t)e->n_seqs * sizeof *e->seqs);
+        goto done;
+    }
+    EL_TRY(el_blocks_init(&e->blocks, n_blocks));
+    EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS));
+    EL_TRY(el_plans_init(&e->plans, model, e->pool.kv));
+    EL_TRY(start_threads(e));
+    el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads, e->cpu->isa, e->n_ctx,
+           n_blocks);
+    *out = e;
+    e = NULL;
+done:
+    el_engine_free(e);
+    return status;
+}
+
+void el_engine_free(el_engine *e)
+{
+    if (!e)
+        return;
+    for (int32_t i = 0; e->seqs && i < e->n_seqs; i++) {
+        el_generate_clear(&e->seqs[i]);
+        el_block_table_clear(&e->blocks, &e->seqs[i].blocks);
+    }
+    if (e->threads)
+        e->cpu->threadpool_free(e->threads);
+    el_plans_clear(&e->plans);
+    el_pool_clear(&e->pool);
+    el_blocks_clear(&e->blocks);
+    el_free(e->seqs);
+    el_free(e->step.items);
+    el_free(e->work);
+    el_free(e);
+}
+
+edgellm_status el_engine_seq(el_engine *e, int32_t seq, el_seq **out)
+{
+    if (seq < 0 || seq >= e->n_seqs || !e->seqs[seq].open)
+        return el_fail(EDGELLM_EINVAL, "sequence %d is not open", seq);
+    *out = &e->seqs[seq];
+    return EDGELLM_OK;
+}
+
+edgellm_status el_seq_open(el_engine *e, int32_t *seq)
+{
+    for (int32_t i = 0; i < e->n_seqs; i++) {
+        if (!e->seqs[i].open) {
+            e->seqs[i].open = true;
+            *seq = i;
+            return EDGELLM_OK;
+        }
+    }
+    return el_fail(EDGELLM_EFULL, "all %d sequences are in use; close one or open the engine with more n_seqs",
+                   e->n_seqs);
+}
+
+edgellm_status el_seq_close(el_engine *e, int32_t seq)
+{
+    el_seq *s;
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(el_engine_seq(e, seq, &s));
+    el_step_abandon(e);
+    el_generate_clear(s);
+    el_block_table_clear(&e->blocks, &s->blocks);
+    memset(s, 0, sizeof *s);
+done:
+    return status;
+}
+
+edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens)
+{
+    el_seq *s;
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(el_engine_seq(e, seq, &s));
+    EL_TRY(check_range("n_tokens", n_tokens, 0, s->length));
+    el_step_abandon(e);
+    s->length = n_tokens;
+    el_blocks_shrink(&e->blocks, &s->blocks, n_tokens);
+done:
+    return status;
+}

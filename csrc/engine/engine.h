@@ -1,0 +1,81 @@
+/* engine.h - sequences, their cache blocks, and one step at a time over any mix of them.
+ * A step takes tokens of several sequences, computes them in one graph and returns the logits asked for; sequences that
+ * sample get their next token in the same call. See include/edgellm.h for the rules of each function.
+ *   engine.c   options, memory, sequences         step.c   one step
+ *   generate.c sampling, stop rules, ready text   plan.c, pool.c   graphs and cache memory */
+#ifndef EL_ENGINE_H
+#define EL_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "blocks.h"
+#include "plan.h"
+#include "pool.h"
+#include "sample.h"
+
+typedef struct el_seq {
+    bool open;
+    int32_t length; /* tokens whose K and V are in the cache */
+    el_block_table blocks;
+
+    el_sampler *sampler; /* NULL until edgellm_seq_sample */
+    el_text_stream *text;
+    int32_t max_tokens;
+    int32_t n_generated;
+    bool ignore_eog, keep_special;
+} el_seq;
+
+typedef struct el_step_item {
+    int32_t seq, n_tokens, first_row;
+    int32_t first_out, n_out; /* rows of the logits */
+    bool sample;
+    edgellm_sampled sampled;
+} el_step_item;
+
+typedef enum el_step_state { EL_STEP_NONE, EL_STEP_RUNNING, EL_STEP_DONE } el_step_state;
+
+typedef struct el_step {
+    el_step_state state;
+    el_plan *plan;
+    int32_t n_items, n_rows, n_out;
+    el_step_item *items; /* n_seqs entries, in the caller's order */
+    int32_t next_layer;  /* layers before it are computed */
+    int32_t next_node;
+} el_step;
+
+typedef struct edgellm_engine {
+    const el_model *model;
+    const el_ggml_cpu *cpu;
+    struct ggml_threadpool *threads;
+    int32_t n_ctx, n_seqs, n_batch, n_threads;
+    el_pool pool;
+    el_blocks blocks;
+    el_plans plans;
+    el_seq *seqs;
+    el_step step;
+    void *work; /* ggml's scratch */
+    size_t work_bytes;
+    _Atomic bool cancel;
+} el_engine;
+
+edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgellm_engine_options *options);
+void el_engine_free(el_engine *e);
+
+edgellm_status el_engine_seq(el_engine *e, int32_t seq, el_seq **out); /* EINVAL unless open */
+edgellm_status el_seq_open(el_engine *e, int32_t *seq);
+edgellm_status el_seq_close(el_engine *e, int32_t seq);
+edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens);
+
+edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_items);
+edgellm_status el_step_run(el_engine *e, int32_t budget_ms);
+edgellm_status el_step_logits(const el_engine *e, int32_t item, const float **logits, int32_t *rows);
+edgellm_status el_step_sampled(const el_engine *e, int32_t item, edgellm_sampled *out);
+void el_step_abandon(el_engine *e); /* forgets a step that has not finished */
+
+/* generate.c */
+edgellm_status el_generate_start(el_engine *e, el_seq *s, const edgellm_sampling *sampling, const int32_t *history,
+                                 size_t n_history);
+edgellm_status el_generate_choose(el_engine *e, el_seq *s, const float *logits, edgellm_sampled *out);
+void el_generate_clear(el_seq *s);
+
+#endif

@@ -1,0 +1,61 @@
+/* arch.c - the table of families, and a helpful word when a file's family is not in it. */
+#include "arch.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const el_arch *const families[] = {&el_arch_llama, &el_arch_mistral3, &el_arch_gemma3};
+
+enum { NAME_MAX_LENGTH = 48, NEAREST = 3 };
+
+/* Levenshtein distance of two short names; a common prefix counts in favour ("qwen2" is near "qwen3moe"). */
+static int distance(el_str a, const char *b)
+{
+    int row[NAME_MAX_LENGTH + 1];
+    int n = (int)strlen(b), prefix = 0;
+    int m = a.n < NAME_MAX_LENGTH ? (int)a.n : NAME_MAX_LENGTH;
+
+    for (int j = 0; j <= n && j <= NAME_MAX_LENGTH; j++)
+        row[j] = j;
+    for (int i = 1; i <= m; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n && j <= NAME_MAX_LENGTH; j++) {
+            int up = row[j];
+            int best = diagonal + (a.data[i - 1] != b[j - 1]);
+            best = EL_MIN(best, up + 1);
+            best = EL_MIN(best, row[j - 1] + 1);
+            row[j] = best;
+            diagonal = up;
+        }
+    }
+    while (prefix < m && prefix < n && a.data[prefix] == b[prefix])
+        prefix++;
+    return row[EL_MIN(n, NAME_MAX_LENGTH)] * 2 - prefix;
+}
+
+edgellm_status el_arch_find(const el_arch **out, el_str name)
+{
+    char nearest[256] = "";
+    bool told[EL_COUNT(families)] = {false};
+
+    for (size_t i = 0; i < EL_COUNT(families); i++) {
+        if (el_str_eq(name, families[i]->name)) {
+            *out = families[i];
+            return EDGELLM_OK;
+        }
+    }
+    for (int k = 0; k < NEAREST && k < (int)EL_COUNT(families); k++) {
+        size_t best = EL_COUNT(families);
+        size_t used = strlen(nearest);
+        for (size_t i = 0; i < EL_COUNT(families); i++)
+            if (!told[i] && (best == EL_COUNT(families) ||
+                             distance(name, families[i]->name) < distance(name, families[best]->name)))
+                best = i;
+        told[best] = true;
+        snprintf(nearest + used, sizeof nearest - used, "%s%s", used ? ", " : "", families[best]->name);
+    }
+    return el_fail(EDGELLM_EUNSUPPORTED,
+                   "general.architecture is \"%.*s\", which this version cannot run; the nearest it can are: %s",
+                   (int)EL_MIN(name.n, (size_t)NAME_MAX_LENGTH), name.data, nearest);
+}
