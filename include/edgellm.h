@@ -32,6 +32,8 @@ extern "C" {
 #define EDGELLM_API
 #endif
 
+#define EDGELLM_VERSION "0.1.0"     /* the only place that says so; compare with edgellm_version() */
+
 /* cdef: begin */
 
 /* ---- errors, version, log ------------------------------------------------------------- */
