@@ -17,6 +17,15 @@ static edgellm_status check_range(const char *name, int64_t value, int64_t lo, i
                    (long long)hi);
 }
 
+/* Where the system does not say, assume the smallest machine worth running on. */
+static uint64_t free_memory(void)
+{
+    el_system system;
+
+    el_system_read(&system, "");
+    return system.memory_available ? system.memory_available : (uint64_t)512 << 20;
+}
+
 /* Chooses n_ctx and the number of blocks: what was asked for, or else what the model was trained on, as far as half of
  * the free memory goes. */
 static edgellm_status size_cache(el_engine *e, const edgellm_engine_options *o, int32_t *n_blocks)
@@ -30,7 +39,7 @@ static edgellm_status size_cache(el_engine *e, const edgellm_engine_options *o, 
     e->n_ctx = o->n_ctx;
     if (e->n_ctx == 0)
         e->n_ctx = trained > 0 && trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
-    limit = (o->kv_bytes ? o->kv_bytes : el_system_memory_available() / 2) / block_bytes;
+    limit = (o->kv_bytes ? o->kv_bytes : free_memory() / 2) / block_bytes;
     wanted = ((uint64_t)e->n_ctx + EL_BLOCK_TOKENS - 1) / EL_BLOCK_TOKENS;
     if (limit < wanted && o->n_ctx == 0 && limit > 0) {
         e->n_ctx = (int32_t)(limit * EL_BLOCK_TOKENS);
@@ -76,7 +85,7 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     e->model = model;
     e->n_seqs = o->n_seqs;
     e->n_batch = o->n_batch;
-    e->n_threads = o->n_threads ? o->n_threads : el_system_default_threads();
+    e->n_threads = o->n_threads ? o->n_threads : el_default_threads();
     EL_TRY(el_ggml_cpu_get(&e->cpu));
     EL_TRY(size_cache(e, o, &n_blocks));
     e->seqs = el_alloc((size_t)e->n_seqs, sizeof *e->seqs);
