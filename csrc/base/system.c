@@ -41,14 +41,14 @@ static void settle(el_system *s)
 
 enum { TEXT = 4096, MAX_CPUS = 1024, CPUS_IN_MASK = 8192 };
 
-/* The start of a small file, NUL-terminated. False when it cannot be read. */
-static bool read_text(char *out, size_t cap, const char *root, const char *path)
+/* The start of the small file root + folder + name, NUL-terminated. False when it cannot be read. */
+static bool read_text(char *out, size_t cap, const char *root, const char *folder, const char *name)
 {
     char full[TEXT];
     FILE *f;
     size_t n;
 
-    if (snprintf(full, sizeof full, "%s%s", root, path) >= (int)sizeof full)
+    if (snprintf(full, sizeof full, "%s%s%s", root, folder, name) >= (int)sizeof full)
         return false;
     f = fopen(full, "r");
     if (!f)
@@ -59,11 +59,11 @@ static bool read_text(char *out, size_t cap, const char *root, const char *path)
     return n > 0;
 }
 
-static bool read_number(uint64_t *out, const char *root, const char *path)
+static bool read_number(uint64_t *out, const char *root, const char *folder, const char *name)
 {
     char text[64], *end;
 
-    if (!read_text(text, sizeof text, root, path) || text[0] < '0' || text[0] > '9')
+    if (!read_text(text, sizeof text, root, folder, name) || text[0] < '0' || text[0] > '9')
         return false; /* "max" and "-1" mean no limit */
     *out = strtoull(text, &end, 10);
     return end != text;
@@ -128,7 +128,8 @@ static void read_kinds(uint32_t *kind, const char *root)
 {
     char path[128], text[TEXT];
     bool fast[MAX_CPUS];
-    const bool hybrid = read_text(text, sizeof text, root, "/sys/devices/cpu_core/cpus") && parse_list(fast, text) > 0;
+    const bool hybrid =
+        read_text(text, sizeof text, root, "", "/sys/devices/cpu_core/cpus") && parse_list(fast, text) > 0;
 
     for (int i = 0; i < MAX_CPUS; i++) {
         uint64_t capacity = 0;
@@ -137,7 +138,7 @@ static void read_kinds(uint32_t *kind, const char *root)
         kind[i] = 0;
         if (hybrid)
             kind[i] = fast[i] ? 1024 : 1;
-        else if (read_number(&capacity, root, path))
+        else if (read_number(&capacity, root, "", path))
             kind[i] = (uint32_t)EL_MIN(capacity, 1u << 20);
         else if (i == 0)
             break; /* no such file for the first: not for the others either */
@@ -150,12 +151,12 @@ static void read_cpus(el_system *s, const char *root)
     uint32_t kind[MAX_CPUS] = {0}, best = 0;
     char path[128], text[TEXT];
 
-    if (read_text(text, sizeof text, root, "/sys/devices/system/cpu/online"))
+    if (read_text(text, sizeof text, root, "", "/sys/devices/system/cpu/online"))
         s->n_logical = parse_list(online, text);
     else
         s->n_logical = (int)sysconf(_SC_NPROCESSORS_ONLN);
     s->n_allowed = read_affinity(allowed);
-    if (root[0] && read_text(text, sizeof text, root, "/affinity")) /* a test's stand-in for the system call */
+    if (root[0] && read_text(text, sizeof text, root, "", "/affinity")) /* a test's stand-in for the system call */
         s->n_allowed = parse_list(allowed, text);
     read_kinds(kind, root);
     for (int i = 0; i < MAX_CPUS; i++)
@@ -167,7 +168,7 @@ static void read_cpus(el_system *s, const char *root)
         if (!allowed[i])
             continue;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", i);
-        if (read_text(text, sizeof text, root, path) && parse_list(siblings, text) > 0)
+        if (read_text(text, sizeof text, root, "", path) && parse_list(siblings, text) > 0)
             for (int j = 0; j < i; j++)
                 if (siblings[j] && allowed[j])
                     first = false; /* its core has been counted */
@@ -189,7 +190,7 @@ static bool cgroup_path(char *out, size_t cap, const char *root, const char *con
     char text[TEXT];
     const char *line = text;
 
-    if (!read_text(text, sizeof text, root, "/proc/self/cgroup"))
+    if (!read_text(text, sizeof text, root, "", "/proc/self/cgroup"))
         return false;
     while (line && *line) {
         const char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
@@ -221,47 +222,41 @@ typedef struct cgroup { /* what one level says */
 static void read_memory_group(cgroup *g, const char *root, const char *dir, const char *limit, const char *usage,
                               const char *inactive)
 {
-    char path[TEXT], text[TEXT];
+    char text[TEXT];
     uint64_t cache = 0;
 
-    snprintf(path, sizeof path, "%s/%s", dir, limit);
-    if (!read_number(&g->limit, root, path))
+    if (!read_number(&g->limit, root, dir, limit))
         return;
-    snprintf(path, sizeof path, "%s/%s", dir, usage);
-    if (!read_number(&g->used, root, path))
+    if (!read_number(&g->used, root, dir, usage))
         g->used = 0;
-    snprintf(path, sizeof path, "%s/memory.stat", dir);
-    if (read_text(text, sizeof text, root, path) && find_number(&cache, text, inactive))
+    if (read_text(text, sizeof text, root, dir, "/memory.stat") && find_number(&cache, text, inactive))
         g->used -= EL_MIN(cache, g->used);
 }
 
 static void read_group_v2(cgroup *g, const char *root, const char *dir)
 {
-    char path[TEXT], text[64];
+    char text[64];
     unsigned long long max, period;
 
-    snprintf(path, sizeof path, "%s/cpu.max", dir);
-    if (read_text(text, sizeof text, root, path) && sscanf(text, "%llu %llu", &max, &period) == 2 && period > 0)
+    if (read_text(text, sizeof text, root, dir, "/cpu.max") && sscanf(text, "%llu %llu", &max, &period) == 2 &&
+        period > 0)
         g->quota = (double)max / (double)period; /* "max 100000" does not scan */
-    read_memory_group(g, root, dir, "memory.max", "memory.current", "inactive_file");
+    read_memory_group(g, root, dir, "/memory.max", "/memory.current", "inactive_file");
 }
 
 static void read_group_cpu_v1(cgroup *g, const char *root, const char *dir)
 {
-    char path[TEXT];
     uint64_t max, period;
 
-    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);
-    if (!read_number(&max, root, path))
+    if (!read_number(&max, root, dir, "/cpu.cfs_quota_us"))
         return;
-    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
-    if (read_number(&period, root, path) && period > 0)
+    if (read_number(&period, root, dir, "/cpu.cfs_period_us") && period > 0)
         g->quota = (double)max / (double)period;
 }
 
 static void read_group_memory_v1(cgroup *g, const char *root, const char *dir)
 {
-    read_memory_group(g, root, dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file");
+    read_memory_group(g, root, dir, "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file");
 }
 
 static void apply(el_system *s, const cgroup *g)
@@ -320,7 +315,7 @@ void el_system_read(el_system *s, const char *root)
 
     memset(s, 0, sizeof *s);
     read_cpus(s, root);
-    if (read_text(text, sizeof text, root, "/proc/meminfo")) {
+    if (read_text(text, sizeof text, root, "", "/proc/meminfo")) {
         if (find_number(&kib, text, "MemTotal"))
             s->memory_total = kib * 1024;
         if (find_number(&kib, text, "MemAvailable") || find_number(&kib, text, "MemFree"))
