@@ -1,0 +1,205 @@
+"""
+Tiny random models, written in milliseconds: two layers, a byte-level vocabulary, under 1 MB.
+
+They answer with noise, but they are whole: text goes in and out, chat templates render, generations end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support.gguf_writer import TYPE_I32, Arr, Tensor, quantize_q8_0, write_gguf
+
+ARCHITECTURES = ("llama", "llama-moe", "mistral3", "gemma3")
+
+CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# Pairs in the order in which they are merged; every part is a byte or an earlier pair.
+MERGES = (
+    "Ġ t, h e, Ġ a, i n, r e, o n, Ġt he, e r, Ġ s, a t, Ġ w, n d, o u, Ġ c, e n, i s, i t, Ġ o, o r, Ġa nd, e s, Ġ "
+    "b, a l, Ġ p, Ġ f, a n, a r, l l, Ġ in, o f, Ġ m, e d, Ġ h, l e, o m, Ġ is, Ġ n"
+)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_letters() -> list[str]:
+    """The letter that stands for each byte in byte-level BPE. Source: Radford et al. 2019, encoder.py of GPT-2."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    moved = iter(range(256, 512))
+    return [chr(b) if b in plain else chr(next(moved)) for b in range(256)]
+
+
+def bpe_vocabulary() -> dict[str, Any]:
+    """Tokenizer keys: 3 control tokens, 256 bytes, then one token per merge."""
+    merges = MERGES.split(", ")
+    tokens = [*CONTROL_TOKENS, *byte_letters(), *(m.replace(" ", "") for m in merges)]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": Arr(TYPE_I32, [3] * 3 + [1] * (len(tokens) - 3)),
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.padding_token_id": 2,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHAT_TEMPLATE,
+    }
+
+
+def dummy_vocabulary(n_vocab: int = 128) -> dict[str, Any]:
+    """The dummy tokenizer: names, no text, nothing ends a generation."""
+    return {
+        "tokenizer.ggml.model": "test",
+        "tokenizer.ggml.tokens": [f"tok_{i}" for i in range(n_vocab)],
+        "tokenizer.ggml.token_type": Arr(TYPE_I32, [1] * n_vocab),
+    }
+
+
+def tiny_metadata(
+    arch: str,
+    *,
+    n_layer: int = 2,
+    n_ctx: int = 512,
+    n_embd: int = 64,
+    n_head: int = 4,
+    n_head_kv: int = 2,
+    head_size: int = 32,
+    n_ff: int = 0,
+    n_expert: int = 4,
+    n_expert_used: int = 2,
+    tokenizer: str = "bpe",
+    metadata: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Header of a tiny model; *metadata* adds keys or replaces them (``None`` removes one)."""
+    assert arch in ARCHITECTURES, arch
+    name = arch.removesuffix("-moe")
+    vocabulary = dummy_vocabulary() if tokenizer == "test" else bpe_vocabulary()
+    keys: dict[str, Any] = {
+        "general.architecture": name,
+        "general.name": f"tiny {arch}",
+        f"{name}.vocab_size": len(vocabulary["tokenizer.ggml.tokens"]),
+        f"{name}.context_length": n_ctx,
+        f"{name}.embedding_length": n_embd,
+        f"{name}.block_count": n_layer,
+        f"{name}.feed_forward_length": n_ff or (64 if arch == "llama-moe" else 96),
+        f"{name}.attention.head_count": n_head,
+        f"{name}.attention.head_count_kv": n_head_kv,
+        f"{name}.attention.key_length": head_size,
+        f"{name}.attention.value_length": head_size,
+        f"{name}.attention.layer_norm_rms_epsilon": 1e-5,
+        f"{name}.rope.dimension_count": head_size,
+        f"{name}.rope.freq_base": 10000.0,
+    }
+    if arch == "llama-moe":
+        keys |= {f"{name}.expert_count": n_expert, f"{name}.expert_used_count": n_expert_used}
+    if arch == "gemma3":
+        keys |= {
+            f"{name}.attention.sliding_window": 24,
+            f"{name}.attention.sliding_window_pattern": 2,
+            f"{name}.rope.freq_base": 1000000.0,
+        }
+    keys |= vocabulary
+    keys |= metadata or {}
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def tiny_tensors(
+    metadata: dict[str, Any], *, seed: int = 7, tied: bool = False, bias: bool = False, rope_factors: bool = False
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Random weights for such a header: names and float32 arrays."""
+    random = np.random.default_rng(seed)
+    arch = metadata["general.architecture"]
+    key = {name.removeprefix(f"{arch}."): value for name, value in metadata.items()}
+    n_embd, n_ff, n_vocab = key["embedding_length"], key["feed_forward_length"], key["vocab_size"]
+    size = key["attention.key_length"]
+    n_q, n_kv = key["attention.head_count"] * size, key["attention.head_count_kv"] * size
+
+    def matrix(*shape: int) -> np.ndarray:
+        return (random.standard_normal(shape) * 1.5 / np.sqrt(shape[-1])).astype(np.float32)
+
+    def vector(n: int, mean: float = 0.0) -> np.ndarray:
+        return (mean + 0.2 * random.standard_normal(n)).astype(np.float32)
+
+    yield "token_embd.weight", random.standard_normal((n_vocab, n_embd)).astype(np.float32)
+    yield "output_norm.weight", vector(n_embd, 1)
+    if not tied:
+        yield "output.weight", 2 * matrix(n_vocab, n_embd)
+    if rope_factors:
+        yield "rope_freqs.weight", np.linspace(1, 8, size // 2, dtype=np.float32) * random.choice([-1, 1], size // 2)
+    for layer in range(key["block_count"]):
+        name = f"blk.{layer}"
+        yield f"{name}.attn_norm.weight", vector(n_embd, 1)
+        for part, rows, columns in (
+            ("q", n_q, n_embd),
+            ("k", n_kv, n_embd),
+            ("v", n_kv, n_embd),
+            ("output", n_embd, n_q),
+        ):
+            yield f"{name}.attn_{part}.weight", matrix(rows, columns)
+            if bias and not (arch == "gemma3" and part == "output"):
+                yield f"{name}.attn_{part}.bias", vector(rows)
+        yield f"{name}.ffn_norm.weight", vector(n_embd, 1)
+        if arch == "gemma3":
+            yield f"{name}.attn_q_norm.weight", vector(size, 1)
+            yield f"{name}.attn_k_norm.weight", vector(size, 1)
+            yield f"{name}.post_attention_norm.weight", vector(n_embd, 1)
+            yield f"{name}.post_ffw_norm.weight", vector(n_embd, 1)
+        if n_expert := key.get("expert_count", 0):
+            yield f"{name}.ffn_gate_inp.weight", 2 * matrix(n_expert, n_embd)
+            yield f"{name}.ffn_gate_exps.weight", matrix(n_expert, n_ff, n_embd)
+            yield f"{name}.ffn_up_exps.weight", matrix(n_expert, n_ff, n_embd)
+            yield f"{name}.ffn_down_exps.weight", matrix(n_expert, n_embd, n_ff)
+            continue
+        for part, rows, columns in (("gate", n_ff, n_embd), ("up", n_ff, n_embd), ("down", n_embd, n_ff)):
+            yield f"{name}.ffn_{part}.weight", matrix(rows, columns)
+            if bias and arch != "gemma3":
+                yield f"{name}.ffn_{part}.bias", vector(rows)
+
+
+def tiny_model(
+    path: str | PathLike[str],
+    arch: str = "llama",
+    *,
+    seed: int = 7,
+    tied: bool = False,
+    bias: bool = False,
+    rope_factors: bool = False,
+    dtype: str = "f32",
+    **overrides: Any,
+) -> Path:
+    """
+    Write a tiny random model.
+
+    Args:
+        path: Where to.
+        arch: One of ARCHITECTURES.
+        seed: The same seed gives the same file.
+        tied: The output matrix is the embedding.
+        bias: Every linear layer that may have a bias has one.
+        rope_factors: Add divisors of the rotary angles, some negative.
+        dtype: Type of the matrices: "f32", "f16" or "q8_0". Vectors and the expert router stay f32.
+        **overrides: Arguments of tiny_metadata (sizes, ``tokenizer="test"``, ``metadata={...}``).
+
+    Returns:
+        The path.
+    """
+    metadata = tiny_metadata(arch, **overrides)
+    stored: dict[str, np.ndarray | Tensor] = {}
+    for name, array in tiny_tensors(metadata, seed=seed, tied=tied, bias=bias, rope_factors=rope_factors):
+        plain = dtype == "f32" or array.ndim == 1 or "gate_inp" in name
+        stored[name] = array if plain else quantize_q8_0(array) if dtype == "q8_0" else array.astype(np.float16)
+    return write_gguf(path, metadata, stored)
+
+
+def tiny_tokens(n: int, n_vocab: int = 128, seed: int = 11) -> list[int]:
+    """Token ids to feed, none of them a control token."""
+    return [int(i) for i in np.random.default_rng(seed).integers(3, n_vocab, n)]
