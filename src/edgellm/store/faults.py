@@ -1,5 +1,6 @@
 """What can go wrong in the model store. Every text is one sentence with the value, the limit and the way out."""
 
+# ruff: noqa: N818 - named after what is wrong, as the library's own errors are
 from __future__ import annotations
 
 from edgellm.errors import EdgellmError, ModelNotFound

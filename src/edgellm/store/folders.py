@@ -47,11 +47,11 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         StoreError: It leads elsewhere.
     """
-    root = os.path.realpath(folder)
-    path = os.path.join(root, name)
-    if os.path.realpath(path) != path or os.path.dirname(path) != root:
+    root = Path(os.path.realpath(folder))
+    path = root / name
+    if os.path.realpath(path) != str(path) or path.parent != root:
         raise StoreError(f"{path} leads out of the model folder: remove that link")
-    return Path(path)
+    return path
 
 
 def sync_folder(folder: Path) -> None:
@@ -74,11 +74,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -85,6 +85,7 @@ def choose(files: list[str], choice: str | None, repo: str) -> str:
 
     Args:
         files: Names of the repository's .gguf files, sorted.
+        repo: The repository, for messages.
         choice: A file's name, a quantization that its name contains, or None: Q4_K_M, else the first.
 
     Raises:
@@ -102,14 +103,12 @@ def choose(files: list[str], choice: str | None, repo: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise BadName(
-            f"{repo} has several files for {shown(choice or DEFAULT_QUANT)}: name one of {', '.join(fitting[:8])}"
-        )
+        raise BadName(f"{repo} has several files for {shown(choice or DEFAULT_QUANT)}: name one, like {fitting[0]}")
     split = [file for file in files if _SPLIT.search(file) and (choice is None or _has_quant(file, choice))]
     if split:
         parts = _SPLIT.search(split[0])
         raise BadName(
-            f"{shown(split[0])} is one of {int(parts[1]) if parts else '?'} parts, and split models cannot be pulled yet: "
+            f"{shown(split[0])} is one of {int(parts[1]) if parts else '?'} parts; split models cannot be pulled yet: "
             "fetch the parts into one folder and give the path of the first"
         )
     raise BadName(f"{repo} has no file for {shown(choice or '')}: it has {', '.join(whole[:12]) or 'none'}")

@@ -68,7 +68,7 @@ class FileLock:
     def _still_named(self, fd: int) -> bool:
         """Whether the path still means the file that was locked."""
         try:
-            return os.path.samestat(os.fstat(fd), os.stat(self.path))
+            return os.path.samestat(os.fstat(fd), self.path.stat())
         except FileNotFoundError:
             return False
 

@@ -7,6 +7,7 @@ the download goes on. So a kill or a power cut costs at most what came since the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -38,7 +39,7 @@ class Partial:
         self._journal = inside(self.folder, "journal.json")
         self.notes: dict[str, Any] = self._load(identity)
         self.offset = int(self.notes["offset"])
-        self._file = open(self.data, "r+b" if self.data.exists() else "w+b")
+        self._file = self.data.open("r+b" if self.data.exists() else "w+b")  # close() closes it
         self._synced = self.offset
         self._cut(self.offset)
 
@@ -97,10 +98,8 @@ class Partial:
             self.remove()
 
     def _close_file(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._file.close()  # flushes, which fails again on a full disk
-        except OSError:
-            pass
 
     def remove(self) -> None:
         """Throw everything away."""

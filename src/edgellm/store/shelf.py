@@ -78,6 +78,8 @@ class Shelf:
 
     def __init__(self, home: Path | None = None) -> None:
         """
+        Set it up.
+
         Args:
             home: The folder with ``models`` in it; None: EDGELLM_HOME, or the user's data folder. Nothing is made.
         """
@@ -129,7 +131,7 @@ class Shelf:
             StoreError: It is damaged.
         """
         try:
-            with open(inside(self.manifests, file), "rb") as stream:
+            with inside(self.manifests, file).open("rb") as stream:
                 data = json.loads(stream.read(MANIFEST_BYTES))
             return self._entry(data, file)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -149,7 +149,7 @@ class Store(Shelf):
             The model's entry; its file is complete and its digest was checked.
 
         Raises:
-            StoreError: Offline, NoSpace, DownloadFailed, WrongDigest, BadName: what it says. Other models are untouched.
+            StoreError: Offline, NoSpace, DownloadFailed, WrongDigest, BadName; other models are untouched.
             ModelNotFound: No such name or file.
         """
         plan = spec if isinstance(spec, Plan) else self.plan(spec, name=name, insecure=insecure)
@@ -207,7 +207,7 @@ class Store(Shelf):
             digest = self._verify(plan, source, partial, report)
             with self._changing():
                 partial.checkpoint()
-                os.replace(partial.data, self.blob(digest))
+                partial.data.replace(self.blob(digest))
                 sync_folder(self.blobs)
                 partial.remove()
                 return self._publish(plan, digest)
@@ -216,13 +216,15 @@ class Store(Shelf):
         """The digest of the finished file, checked against what was promised."""
         digest = hashlib.sha256()
         done = 0
-        with open(partial.data, "rb") as file:
+        with partial.data.open("rb") as file:
             while chunk := file.read(CHUNK):
                 if done == 0:
                     check_magic(chunk, plan.spec)
                 digest.update(chunk)
                 done += len(chunk)
                 report(Progress("verify", done, partial.offset))
+        if done == 0:
+            raise DownloadFailed(f"{shown(plan.spec)} gave an empty file")
         if done != partial.offset or (source.n_bytes is not None and done != source.n_bytes):
             partial.restart()
             raise WrongDigest(f"{shown(plan.spec)} gave {done} bytes where {source.n_bytes} were expected")
@@ -289,7 +291,7 @@ class Store(Shelf):
             status = full.stat()
             if not stat.S_ISREG(status.st_mode):
                 raise StoreError(f"{shown(str(path))} is not a plain file: name a .gguf file")
-            with open(full, "rb") as file:
+            with full.open("rb") as file:
                 check_magic(file.read(64), str(path))
         except FileNotFoundError:
             raise ModelNotFound(f"{shown(str(path))} does not exist") from None
@@ -335,7 +337,7 @@ class Store(Shelf):
         """Downloads that did not end and pulled files without a name, with their bytes."""
         named = {entry.sha256 for entry in self.list()}
         paths = [path for path in self.blobs.glob("sha256-*") if path.name[7:] not in named]
-        paths += [path for path in self.partials.glob("*")]
+        paths += list(self.partials.glob("*"))
         return tuple((path, _tree_bytes(path)) for path in sorted(paths))
 
     def sweep(self) -> int:

@@ -32,7 +32,7 @@ MAX_BYTES = 1 << 40  # of a file whose size nobody said; the free disk space is 
 _SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-authorization")
 
 
-class _Retry(Exception):
+class _Retry(Exception):  # noqa: N818 - a request, not an error
     """The connection broke; another try may go on from here."""
 
 
@@ -48,7 +48,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        check_scheme(newurl, self._insecure)
+        try:
+            check_scheme(newurl, self._insecure)
+        except BadName:
+            fp.close()
+            raise
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         if new is not None and _origin(newurl) != _origin(req.full_url):
             for name in _SECRET_HEADERS:
@@ -106,7 +110,10 @@ class UrlSource:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         """
+        Set it up.
+
         Args:
+            insecure: Allow http.
             url: https, or http when *insecure*. ``user:password@`` becomes a header for that host alone.
             n_bytes: The exact size, if it is known.
             sha256: The digest, if it is known; the fragment of the URL wins.
@@ -193,7 +200,7 @@ class UrlSource:
             self._body(response, partial, total, report)
 
     def _open(self, partial: Partial) -> Any:
-        request = urllib.request.Request(self._target, headers=self._headers)
+        request = urllib.request.Request(self._target, headers=self._headers)  # noqa: S310 - see check_scheme
         validator = partial.notes.get("validator")
         if partial.offset and not validator and not self.sha256:
             partial.restart()  # nothing proves that the rest would be of the same file
@@ -299,4 +306,4 @@ def _reason(error: BaseException) -> str:
         return _reason(cause)
     if isinstance(error, TimeoutError):
         return f"no byte for {TIMEOUT:.0f} s"
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return shown(str(getattr(error, "strerror", None) or error or type(error).__name__).strip())[1:-1]

@@ -8,6 +8,7 @@ a path that an archive names.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -48,6 +49,8 @@ class WheelSource:
 
     def __init__(self, parts: Sequence[Part], sha256: str, lock_fd: int | None = None) -> None:
         """
+        Set it up.
+
         Args:
             parts: In the order of their bytes.
             sha256: Of the whole file.
@@ -162,10 +165,8 @@ def _size_of(folder: Path) -> int:
     largest = 0
     for root, _, files in os.walk(folder):
         for file in files:
-            try:
-                largest = max(largest, os.stat(os.path.join(root, file)).st_size)
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):
+                largest = max(largest, Path(root, file).stat().st_size)
     return largest
 
 
@@ -191,7 +192,7 @@ def _pip_download(requirement: str, folder: Path, watch: Callable[[], None], loc
     keep = () if lock_fd is None or os.name == "nt" else (lock_fd,)
     log_path = folder / "tmp" / "pip.log"
     with (
-        open(log_path, "wb") as log,
+        log_path.open("wb") as log,
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=keep
         ) as pip,

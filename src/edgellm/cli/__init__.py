@@ -1,0 +1,41 @@
+"""The command line. `main` is its entry; everything else loads when a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+STARTED = time.perf_counter()  # what "in all" counts from
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    Args:
+        arguments: What follows ``edgellm``; None: the program's own.
+
+    Returns:
+        The exit code: 0 it worked, 1 it failed, 2 wrong usage, 130 Ctrl-C.
+    """
+    try:
+        from edgellm.cli.app import run
+
+        code = run(None if arguments is None else list(arguments))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = _reader_left()
+    except OSError as error:  # the last flush: a full disk behind `>`
+        sys.stderr.write(f"edgellm: standard output cannot be written: {error.strerror}\n")
+        code = _reader_left()
+    return code
+
+
+def _reader_left() -> int:
+    """Whoever read our output is gone (`| head`): say nothing, and keep the interpreter from trying again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1

@@ -1,0 +1,44 @@
+"""Keeps docs/cli.md true: the help pages in it are written by the program.
+
+``python -m edgellm.cli._docs docs/cli.md`` rewrites what stands between the marks; a test fails when that would
+change anything. The idea is llm's, whose pages are checked in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from edgellm.cli.app import COMMANDS, cli
+
+_BLOCK = re.compile(r"(<!-- help: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def help_page(name: str) -> str:
+    """The help page of a command, or of the program for ``edgellm``."""
+    root = click.Context(cli, info_name="edgellm", max_content_width=100, terminal_width=100)
+    if name == "edgellm":
+        return cli.get_help(root)
+    command = cli.get_command(root, name)
+    assert command is not None, name
+    with click.Context(command, info_name=name, parent=root, max_content_width=100, terminal_width=100) as ctx:
+        return command.get_help(ctx)
+
+
+def updated(text: str) -> str:
+    """*text* with every help page as the program prints it now."""
+    return _BLOCK.sub(lambda match: f"{match[1]}```text\n{help_page(match[2])}\n```\n{match[3]}", text)
+
+
+def missing(text: str) -> list[str]:
+    """Commands that *text* has no page for."""
+    present = {match[2] for match in _BLOCK.finditer(text)}
+    return [name for name in ("edgellm", *COMMANDS) if name not in present]
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.write_text(updated(target.read_text("utf-8")), "utf-8")

@@ -1,0 +1,208 @@
+"""The seam between the commands and the library: find a model, load it, ask it, read the prompt.
+
+Everything heavy is imported inside the functions; tests put a small model in place of `load`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from edgellm.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from edgellm import LLM, SamplingParams, Tokenizer
+
+MAX_INPUT = 64 << 20  # bytes of a prompt; no context holds more
+
+
+@dataclass(slots=True)
+class Answer:
+    """
+    What a generation gave.
+
+    Attributes:
+        text: All of it.
+        n_prompt: Tokens of the prompt.
+        n_generated: Tokens of the answer.
+        finish_reason: ``stop``, ``length`` or ``cancelled``.
+        timings: Milliseconds (``*_ms``) and tokens per second (``*_per_s``).
+    """
+
+    text: str = ""
+    n_prompt: int = 0
+    n_generated: int = 0
+    finish_reason: str = "cancelled"
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """The figures in one line."""
+        t = self.timings
+        words = []
+        if "load_ms" in t:
+            words.append(f"load {t['load_ms']:.0f} ms")
+        if "first_token_ms" in t:
+            words.append(f"first token {t['first_token_ms']:.0f} ms")
+        words.append(f"prompt {self.n_prompt} tokens" + _rate(t.get("prefill_per_s")))
+        words.append(f"answer {self.n_generated} tokens" + _rate(t.get("decode_per_s")))
+        if "total_ms" in t:
+            words.append(f"{t['total_ms'] / 1000:.2f} s in all")
+        return ", ".join(words)
+
+
+def _rate(per_second: float | None) -> str:
+    return f" at {per_second:.0f}/s" if per_second else ""
+
+
+def resolve(model: str) -> Path:
+    """
+    The file of *model*, a path or a name in the store. Never uses the network.
+
+    Raises:
+        ModelNotFound: There is none.
+    """
+    from edgellm.store.shelf import resolve as find
+
+    return find(model)
+
+
+def locate(model: str) -> Path:
+    """
+    The file of *model*; one that is not here but known is pulled, after a line that says so.
+
+    Raises:
+        ModelNotFound: Nobody knows it.
+        StoreError: The pull failed.
+    """
+    try:
+        return resolve(model)
+    except ModelNotFound:
+        from edgellm.cli._pull import fetch_missing
+
+        path = fetch_missing(model)
+        if path is None:
+            raise
+        return path
+
+
+def load(path: Path, *, ctx: int = 0, threads: int | None = None) -> LLM:
+    """Load the model file for text generation: one sequence at a time."""
+    from edgellm import LLM
+
+    return LLM(path, n_ctx=ctx, threads=threads or 0, n_seqs=1)
+
+
+def tokenizer(path: Path) -> Tokenizer:
+    """Open the vocabulary of a file."""
+    from edgellm import Tokenizer
+
+    return Tokenizer(path)
+
+
+def inspect(path: Path, max_array: int) -> dict[str, Any]:
+    """The header of a file as plain data; arrays are cut after *max_array* items."""
+    import edgellm
+
+    found: dict[str, Any] = edgellm.inspect(path, max_array)
+    return found
+
+
+def has_template(llm: LLM) -> bool:
+    """Whether the file brings its own chat template."""
+    return "tokenizer.chat_template" in llm.metadata
+
+
+def params(**values: Any) -> SamplingParams:
+    """Sampling settings; those that are None keep the library's defaults."""
+    from edgellm import SamplingParams
+
+    return SamplingParams(**{key: value for key, value in values.items() if value is not None})
+
+
+def complete(llm: LLM, prompt: str, sampling: SamplingParams, answer: Answer) -> Iterator[str]:
+    """Continue *prompt* as it is; yields text as it comes and fills *answer*, also when stopped early."""
+    started = time.perf_counter()
+    for chunk in llm.stream(prompt, sampling):
+        if chunk.text:
+            _add(answer, chunk.text, started)
+            yield chunk.text
+        if chunk.completion is not None:
+            done = chunk.completion
+            answer.n_prompt, answer.n_generated = done.n_prompt, done.n_generated
+            answer.finish_reason = chunk.finish_reason or done.finish_reason
+            _take_timings(answer, done.timings)
+
+
+def chat(llm: LLM, messages: Sequence[dict[str, str]], sampling: SamplingParams, answer: Answer) -> Iterator[str]:
+    """Answer the last of *messages*; otherwise like `complete`."""
+    started = time.perf_counter()
+    stream: Iterator[dict[str, Any]] = llm.chat(messages, sampling, stream=True)
+    for chunk in stream:
+        for choice in chunk["choices"]:
+            text = choice["delta"].get("content")
+            if text:
+                _add(answer, text, started)
+                yield text
+            answer.finish_reason = choice["finish_reason"] or answer.finish_reason
+        usage = chunk.get("usage")
+        if usage:
+            answer.n_prompt, answer.n_generated = usage["prompt_tokens"], usage["completion_tokens"]
+        if chunk.get("timings"):
+            _take_timings(answer, chunk["timings"])
+
+
+def _add(answer: Answer, text: str, started: float) -> None:
+    if not answer.text:
+        answer.timings["first_token_ms"] = (time.perf_counter() - started) * 1000
+    answer.text += text
+
+
+def _take_timings(answer: Answer, timings: Any) -> None:
+    """Copy the library's figures, which come as an object or as a dict."""
+    for key in ("prefill_ms", "decode_ms", "prefill_per_s", "decode_per_s", "first_token_ms"):
+        value = timings.get(key) if isinstance(timings, dict) else getattr(timings, key, None)
+        if value is not None:
+            answer.timings[key] = float(value)
+
+
+def read_input() -> str:
+    """
+    All of standard input as text, without the last line end.
+
+    Raises:
+        click.UsageError: It is not UTF-8, or larger than any context.
+    """
+    data = click.get_binary_stream("stdin").read(MAX_INPUT + 1)
+    if len(data) > MAX_INPUT:
+        raise click.UsageError(f"standard input has more than {MAX_INPUT >> 20} MiB: no context holds that")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(
+            f"standard input is not UTF-8 text: byte {error.start} is {data[error.start]:#x}"
+        ) from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def check_text(text: str) -> str:
+    """
+    *text* as it came from the command line.
+
+    Raises:
+        click.UsageError: Its bytes were not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise click.UsageError(f"the text is not UTF-8 from character {error.start} on") from None
+    return text
+
+
+def stdin_is_terminal() -> bool:
+    """Whether a person may type; without any standard input the answer is no."""
+    return sys.stdin is not None and sys.stdin.isatty()

@@ -1,0 +1,53 @@
+"""Words on standard error, numbers for people, and small things several commands print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+
+def say(text: str) -> None:
+    """One line on standard error, in the program's name; line ends inside *text* become spaces."""
+    click.echo("edgellm: " + " ".join(text.split()), err=True)
+
+
+def print_json(value: Any) -> None:
+    """*value* on standard output, as one line for an object and one row a line for a list."""
+    if isinstance(value, list) and value:
+        rows = ",\n ".join(json.dumps(row, ensure_ascii=False) for row in value)
+        click.echo(f"[{rows}]")
+    else:
+        click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def is_terminal() -> bool:
+    """Whether a person is there to answer a question: standard input and error are both terminals."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def version() -> str:
+    """The installed version, or ``0 (not installed)`` in a bare checkout."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("edgellm")
+    except PackageNotFoundError:
+        return "0 (not installed)"
+
+
+def table(rows: list[list[str]], right: set[int] | None = None) -> str:
+    """*rows* in columns; those numbered in *right* are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = right or set()
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,224 @@
+"""``edgellm doctor``: what this machine offers, what is installed, and what could be better.
+
+`examine` gathers facts, `problems` judges them; both are plain data, so a test can feed either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgellm.cli import _options
+from edgellm.cli._text import print_json, table, version
+from edgellm.store.folders import home_folder
+from edgellm.store.names import megabytes
+
+PACKAGES = ("cffi", "click", "jinja2", "numpy", "platformdirs", "prompt_toolkit", "rich", "huggingface_hub")
+
+
+@click.command("doctor")
+@_options.as_json
+def command(as_json: bool) -> None:
+    """Check this machine and this installation.
+
+    Shows the processor's instruction sets (found and used), cores and limits, memory, the model folder and
+    versions, then what could be better and how. Exit code 1 when something keeps edgellm from working.
+    """
+    facts = examine()
+    found = problems(facts)
+    if as_json:
+        print_json({**facts, "problems": found})
+    else:
+        click.echo(report(facts, found))
+    if any(problem["fatal"] for problem in found):
+        raise click.exceptions.Exit(1)
+
+
+def examine() -> dict[str, Any]:
+    """All facts, as plain data. Nothing here raises: what cannot be found out is None or an error text."""
+    return {
+        "versions": _versions(),
+        "system": _system(),
+        "memory": _memory(),
+        "cgroup": _cgroup(),
+        "governor": _read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "store": _store(),
+        "environment": {key: value for key, value in sorted(os.environ.items()) if key.startswith("EDGELLM_")},
+    }
+
+
+def _versions() -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    versions: dict[str, Any] = {
+        "edgellm": version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "executable": sys.executable,
+    }
+    for package in PACKAGES:
+        try:
+            versions[package] = installed(package)
+        except PackageNotFoundError:  # noqa: PERF203 - each package on its own
+            versions[package] = None
+    return versions
+
+
+def _system() -> dict[str, Any]:
+    """What the library says about the machine, or why it cannot be loaded."""
+    try:
+        return system_info()
+    except Exception as error:  # noqa: BLE001 - a broken installation is what this command is for
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def system_info() -> dict[str, Any]:
+    """The library's own report: instruction sets, cores, affinity, quota, memory, default thread count."""
+    from edgellm import _native
+
+    found: dict[str, Any] = _native.system_info()
+    return found
+
+
+def _memory() -> dict[str, int | None]:
+    """Bytes of memory and swap, from Linux; None elsewhere."""
+    wanted = {"MemTotal": "total", "MemAvailable": "available", "SwapTotal": "swap_total", "SwapFree": "swap_free"}
+    memory: dict[str, int | None] = dict.fromkeys(wanted.values())
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except (OSError, ValueError):
+        return memory
+    for line in lines:
+        key, _, rest = line.partition(":")
+        if key in wanted:
+            memory[wanted[key]] = int(rest.split()[0]) * 1024
+    return memory
+
+
+def _cgroup() -> dict[str, float | int | None]:
+    """Limits a container sets: processors' worth of time, and bytes of memory. None: no limit."""
+    quota = None
+    words = (_read_line("/sys/fs/cgroup/cpu.max") or "").split()
+    if len(words) == 2 and words[0].isdigit():
+        quota = int(words[0]) / int(words[1])
+    v1 = (_read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+    if quota is None and v1[0] and v1[1] and v1[0].isdigit() and int(v1[1]):
+        quota = int(v1[0]) / int(v1[1])
+    limits = [
+        int(text)
+        for text in (
+            _read_line("/sys/fs/cgroup/memory.max"),
+            _read_line("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        )
+        if text and text.isdigit() and int(text) < 1 << 60
+    ]
+    return {"cpu_quota": quota, "memory_max": min(limits) if limits else None}
+
+
+def _read_line(path: str) -> str | None:
+    try:
+        with Path(path).open(encoding="ascii", errors="replace") as file:
+            return file.readline(256).strip()
+    except OSError:
+        return None
+
+
+def _store() -> dict[str, Any]:
+    """The model folder: where, writable, room, what is in it."""
+    from edgellm.store.store import Store
+
+    home = home_folder()
+    store = Store(home)
+    existing = next((folder for folder in (store.root, *store.root.parents) if folder.is_dir()), Path("/"))
+    facts: dict[str, Any] = {"folder": str(store.root), "writable": os.access(existing, os.W_OK | os.X_OK)}
+    try:
+        entries = store.list()
+        facts["models"] = len(entries)
+        facts["model_bytes"] = sum(entry.n_bytes for entry in entries if not entry.local)
+        facts["missing"] = [entry.name for entry in entries if not entry.present]
+        facts["unfinished_bytes"] = sum(n_bytes for _, n_bytes in store.unfinished())
+        facts["free_bytes"] = shutil.disk_usage(existing).free
+    except OSError as error:
+        facts["error"] = f"{error.filename}: {error.strerror}"
+    return facts
+
+
+# ---- judging ----
+
+
+def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is wrong or could be better: ``text``, ``advice``, and whether it is ``fatal``."""
+    found: list[dict[str, Any]] = []
+
+    def add(text: str, advice: str, *, fatal: bool = False) -> None:
+        found.append({"text": text, "advice": advice, "fatal": fatal})
+
+    system, store, memory = facts["system"], facts["store"], facts["memory"]
+    if "error" in system:
+        add(f"the library does not load ({system['error']})", "install edgellm again: pip install .", fatal=True)
+    if "error" in store:
+        add(f"the model folder cannot be read ({store['error']})", "set EDGELLM_HOME to another folder", fatal=True)
+    if not store["writable"]:
+        add(f"{store['folder']} cannot be written", "set EDGELLM_HOME to a folder of yours; models here still run")
+    if store.get("free_bytes") is not None and store["free_bytes"] < 500_000_000:
+        add(f"only {megabytes(store['free_bytes'])} are free on the disk of the models", "make room before a pull")
+    if store.get("unfinished_bytes"):
+        add(
+            f"interrupted pulls hold {megabytes(store['unfinished_bytes'])}",
+            "pull again to go on, or 'edgellm rm --unfinished'",
+        )
+    for name in store.get("missing", ()):
+        add(f"the file registered as {name} is gone", f"put it back, or 'edgellm rm {name}'")
+    quota = facts["cgroup"]["cpu_quota"]
+    threads = system.get("default_threads")
+    if quota is not None and isinstance(threads, int) and threads > max(quota, 1):
+        add(f"a container limit gives {quota:.1f} processors for {threads} threads", f"use -t {max(int(quota), 1)}")
+    if facts["governor"] == "powersave":
+        add("the processor's governor is 'powersave'", "'performance' or 'schedutil' may be faster")
+    available = memory["available"]
+    if available is not None and available < 400_000_000:
+        add(f"only {megabytes(available)} of memory are free", "close something, or use a small --ctx")
+    if facts["environment"].get("EDGELLM_OFFLINE", "0") not in ("", "0"):
+        add("EDGELLM_OFFLINE is set: nothing can be pulled", "unset it to pull")
+    return found
+
+
+def report(facts: dict[str, Any], found: list[dict[str, Any]]) -> str:
+    """The facts for people."""
+    versions, store, memory, cgroup = facts["versions"], facts["store"], facts["memory"], facts["cgroup"]
+    rows = [["edgellm", versions["edgellm"]], ["python", f"{versions['python']} ({versions['executable']})"]]
+    rows.append(["platform", versions["platform"]])
+    rows += [[key.replace("_", " "), _shown(value)] for key, value in facts["system"].items()]
+    rows.append(["memory", f"{_size(memory['available'])} free of {_size(memory['total'])}"])
+    rows.append(["swap", f"{_size(memory['swap_free'])} free of {_size(memory['swap_total'])}"])
+    quota = cgroup["cpu_quota"]
+    rows.append(["container limits", f"processors {quota or 'none'}, memory {_size(cgroup['memory_max'], 'none')}"])
+    if facts["governor"]:
+        rows.append(["governor", facts["governor"]])
+    models = f"{store.get('models', '?')} models, {_size(store.get('model_bytes'))}"
+    rows.append(["model folder", f"{store['folder']} ({models}; {_size(store.get('free_bytes'))} free)"])
+    rows.append(["packages", ", ".join(f"{name} {versions[name] or 'not installed'}" for name in PACKAGES)])
+    rows += [[key, value] for key, value in facts["environment"].items()]
+    lines = [table(rows), ""]
+    lines += [f"{'!!' if item['fatal'] else '! '} {item['text']}: {item['advice']}" for item in found]
+    return "\n".join(lines if found else [*lines, "no problems found"])
+
+
+def _size(n_bytes: int | None, unknown: str = "unknown") -> str:
+    return unknown if n_bytes is None else megabytes(n_bytes)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 24:
+        return megabytes(value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
