@@ -177,7 +177,7 @@ def read_input() -> str:
     Raises:
         click.UsageError: It is not UTF-8, or larger than any context.
     """
-    data = click.get_binary_stream("stdin").read(MAX_INPUT + 1)
+    data = sys.stdin.buffer.read(MAX_INPUT + 1) if sys.stdin is not None else b""
     if len(data) > MAX_INPUT:
         raise click.UsageError(f"standard input has more than {MAX_INPUT >> 20} MiB: no context holds that")
     try:
