@@ -197,7 +197,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # and cursor movements
+ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # and cursor movements
 
 
 class Screen:
@@ -227,7 +227,7 @@ class Screen:
             assert time.monotonic() < until, f"no {text!r} in {self.seen!r}"
             if select.select([self.master], [], [], 0.1)[0]:
                 try:
-                    self.seen = COLOURS.sub("", self.seen + os.read(self.master, 65536).decode("utf-8", "replace"))
+                    self.seen = ESCAPES.sub("", self.seen + os.read(self.master, 65536).decode("utf-8", "replace"))
                 except OSError:
                     raise AssertionError(f"the program ended with {self.seen!r}") from None
         before, _, self.seen = self.seen.partition(text)

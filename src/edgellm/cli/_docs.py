@@ -14,18 +14,18 @@ import click
 
 from edgellm.cli.app import COMMANDS, cli
 
+WIDTH = 100
 _BLOCK = re.compile(r"(<!-- help: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def help_page(name: str) -> str:
     """The help page of a command, or of the program for ``edgellm``."""
-    root = click.Context(cli, info_name="edgellm", max_content_width=100, terminal_width=100)
+    root = click.Context(cli, info_name="edgellm", terminal_width=WIDTH, **cli.context_settings)
     if name == "edgellm":
         return cli.get_help(root)
     command = cli.get_command(root, name)
     assert command is not None, name
-    with click.Context(command, info_name=name, parent=root, max_content_width=100, terminal_width=100) as ctx:
-        return command.get_help(ctx)
+    return command.get_help(click.Context(command, info_name=name, parent=root, terminal_width=WIDTH))
 
 
 def updated(text: str) -> str:

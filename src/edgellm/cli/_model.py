@@ -206,3 +206,8 @@ def check_text(text: str) -> str:
 def stdin_is_terminal() -> bool:
     """Whether a person may type; without any standard input the answer is no."""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def open_weights(path: Path) -> Any:
+    """Map a model for `bench`: no tokens chosen, one engine after another."""
+    raise NotImplementedError

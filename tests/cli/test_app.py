@@ -1,0 +1,98 @@
+"""The program as a whole: help, versions, lazy imports, closed pipes, and the pages in docs/cli.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgellm.cli import _docs
+from edgellm.cli.app import COMMANDS
+from edgellm.cli.app import cli as group
+
+ROOT = Path(__file__).resolve().parents[2]
+Cli = Callable[..., Any]
+
+
+def program(*arguments: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own; *shell* is what follows it on a shell's line."""
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    command: Any = [sys.executable, "-m", "edgellm", *arguments]
+    if shell:
+        command = ["bash", "-c", f'"$@" {shell}', "bash", *command]
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+    )  # fmt: skip
+
+
+def test_short_descriptions_are_the_commands_own() -> None:
+    context = group.make_context("edgellm", ["ls"])
+    for name, words in COMMANDS.items():
+        command = group.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert (command.help or "").splitlines()[0] == words
+
+
+def test_usage(cli: Cli) -> None:
+    assert cli().code == 2
+    assert cli("--help").code == 0
+    assert cli("-h").out.startswith("Usage: edgellm")
+    assert cli("--version").out.startswith("edgellm ")
+    unknown = cli("rnu")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "No such command 'rnu'" in unknown.err
+    for name in COMMANDS:
+        page = cli(name, "--help")
+        assert (page.code, page.err) == (0, "")
+
+
+def test_run_imports_little() -> None:
+    """What loads before the model: no terminal toolkit, no network, no catalog, no other command."""
+    code = (
+        "import sys; from edgellm.cli import main, _model\n"
+        "_model.load = lambda *a, **k: sys.exit('\\n'.join(sys.modules))\n"
+        "main(['run', sys.argv[1], 'hi'])"
+    )
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-c", code, __file__], check=False, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    loaded = set(result.stderr.split())
+    assert "edgellm.cli.run" in loaded, result.stderr
+    heavy = {
+        "rich", "prompt_toolkit", "huggingface_hub", "numpy", "jinja2", "urllib.request", "http.client", "ssl",
+        "zipfile", "subprocess", "tomllib", "tomli", "asyncio", "difflib", "platformdirs", "hashlib",
+        "importlib.metadata", "traceback",
+        "edgellm.store.store", "edgellm.store.catalog", "edgellm.cli._chat", "edgellm.cli.bench",
+    }  # fmt: skip
+    assert not loaded & heavy
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shell pipes are POSIX")
+def test_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    result = program("ls", "--all", shell="| true; exit ${PIPESTATUS[0]}", EDGELLM_HOME=str(tmp_path))
+    assert result.returncode in (0, 1)
+    assert result.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_output_to_a_full_disk(tmp_path: Path) -> None:
+    result = program("ls", "--all", shell="> /dev/full", EDGELLM_HOME=str(tmp_path))
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_help_pages_in_the_docs_are_true() -> None:
+    """After a change: python -m edgellm.cli._docs docs/cli.md."""
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    assert _docs.missing(text) == []
+    assert _docs.updated(text) == text
