@@ -95,4 +95,6 @@ def test_help_pages_in_the_docs_are_true() -> None:
     """After a change: python -m edgellm.cli._docs docs/cli.md."""
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
     assert _docs.missing(text) == []
+    if f"<!-- pages printed by click {_docs.click_version()} -->" not in text:
+        pytest.skip(f"docs/cli.md was written with another click than {_docs.click_version()}")
     assert _docs.updated(text) == text

@@ -15,6 +15,7 @@ import click
 from edgellm.cli.app import COMMANDS, cli
 
 WIDTH = 100
+_CLICK = re.compile(r"(<!-- pages printed by click )[\d.]*( -->)")
 _BLOCK = re.compile(r"(<!-- help: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -30,7 +31,15 @@ def help_page(name: str) -> str:
 
 def updated(text: str) -> str:
     """*text* with every help page as the program prints it now."""
+    text = _CLICK.sub(rf"\g<1>{click_version()}\g<2>", text)
     return _BLOCK.sub(lambda match: f"{match[1]}```text\n{help_page(match[2])}\n```\n{match[3]}", text)
+
+
+def click_version() -> str:
+    """Major and minor version of click, which breaks lines in its own way from one to the next."""
+    from importlib.metadata import version
+
+    return ".".join(version("click").split(".")[:2])
 
 
 def missing(text: str) -> list[str]:
