@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +142,7 @@ class Conversation:
     _do_quit = _do_bye = _do_exit
 
     def _do_system(self, rest: str) -> None:
-        self.settings = replace(self.settings, system=rest or None)
+        self.settings = self.settings._replace(system=rest or None)
         say("system message set" if rest else "no system message any more")
 
     def _do_set(self, rest: str) -> None:
@@ -153,7 +153,7 @@ class Conversation:
             raise ValueError(f"there is no setting '{name[:40]}': there are {', '.join(_SETTINGS)}")
         if name:
             attribute, kind = _SETTINGS[name]
-            self.settings = replace(self.settings, **{attribute: kind.convert(value.strip(), None, None)})
+            self.settings = self.settings._replace(**{attribute: kind.convert(value.strip(), None, None)})
         shown = [(key, getattr(self.settings, attribute)) for key, (attribute, _) in _SETTINGS.items()]
         say(", ".join(f"{key} {'default' if value is None else value}" for key, value in shown))
 
@@ -191,7 +191,7 @@ class Conversation:
         with path.open("rb") as file:
             messages, system = _read_saved(file.read(MAX_SAVED), path)
         self.messages = messages
-        self.settings = replace(self.settings, system=system)
+        self.settings = self.settings._replace(system=system)
         say(f"{len(messages)} messages loaded from {path}")
 
 

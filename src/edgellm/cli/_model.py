@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 MAX_INPUT = 64 << 20  # bytes of a prompt; no context holds more
 
 
-@dataclass(slots=True)
 class Answer:
     """
     What a generation gave.
@@ -34,11 +32,12 @@ class Answer:
         timings: Milliseconds (``*_ms``) and tokens per second (``*_per_s``).
     """
 
-    text: str = ""
-    n_prompt: int = 0
-    n_generated: int = 0
-    finish_reason: str = "cancelled"
-    timings: dict[str, float] = field(default_factory=dict)
+    def __init__(self, **timings: float) -> None:
+        self.text = ""
+        self.n_prompt = 0
+        self.n_generated = 0
+        self.finish_reason = "cancelled"
+        self.timings = timings
 
     def summary(self) -> str:
         """The figures in one line."""

@@ -25,16 +25,16 @@ def pull(store: Store, plan: Plan, *, ask: bool) -> Entry:
 
     Raises:
         StoreError: See `Store.pull`.
-        click.Abort: The answer was no.
+        click.exceptions.Exit: The answer was no.
     """
     check_online(f"'{plan.spec}'")
     say(f"pulling {plan.describe()}")
-    if plan.n_bytes is None and ask and is_terminal():
-        plan.prepare()
-        if plan.n_bytes is not None:
-            say(f"it has {megabytes(plan.n_bytes)}")
-    if ask and is_terminal() and not click.confirm("Pull it?", default=True, err=True):
-        raise click.exceptions.Exit(1)
+    if ask and is_terminal():
+        if plan.n_bytes is None:  # the Hub is asked only now, after the line above
+            plan.prepare()
+            say(plan.describe())
+        if not click.confirm("Pull it?", default=True, err=True):
+            raise click.exceptions.Exit(1)
     with progress(plan.entry.name) as report:
         return store.pull(plan, report)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -16,6 +15,8 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """*value* on standard output, as one line for an object and one row a line for a list."""
+    import json
+
     if isinstance(value, list) and value:
         rows = ",\n ".join(json.dumps(row, ensure_ascii=False) for row in value)
         click.echo(f"[{rows}]")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What the options say about the answer; None: the library's default."""
 
     max_tokens: int = MAX_TOKENS  # 0: until the context is full
@@ -140,7 +138,7 @@ def _answer(llm: LLM, model: str, prompt: str, settings: Settings, as_json: bool
         raw = not _model.has_template(llm)
         if raw:
             say("this model has no chat template: it continues the text (--chat uses a template all the same)")
-    answer = _model.Answer(timings={"load_ms": load_ms})
+    answer = _model.Answer(load_ms=load_ms)
     ended = False
     try:
         for piece in generate(llm, prompt, settings, raw, seed, answer):

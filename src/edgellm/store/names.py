@@ -12,19 +12,20 @@ import re
 from edgellm.store.faults import BadName
 
 _WORD = r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9_-])?"
-_NAME = re.compile(rf"({_WORD})(?::({_WORD}))?", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NAME = rf"({_WORD})(?::({_WORD}))?"  # patterns are compiled when first used: most runs need one or two
 # Windows opens these as devices whatever follows the first dot.
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII)
-_HUB = re.compile(r"hf:([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?::([\w./-]{1,200}))?", re.ASCII)
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+)
+_HUB = r"hf:([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?::([\w./-]{1,200}))?"
 
 
 def is_name(text: str) -> bool:
     """Whether *text* can be a model's name, like ``smollm2`` or ``gemma3:270m`` (capitals count as small)."""
-    match = _NAME.fullmatch(text.lower()) if len(text) < 200 else None
+    match = re.fullmatch(_NAME, text.lower(), re.ASCII) if len(text) < 200 else None
     if match is None or ".." in text:
         return False
-    return not any(part and _DEVICES.fullmatch(part) for part in match.groups())
+    return not any(part and part.partition(".")[0] in _DEVICES for part in match.groups())
 
 
 def check_name(text: str) -> str:
@@ -47,7 +48,7 @@ def check_sha256(text: object) -> str:
     Raises:
         BadName: *text* is something else.
     """
-    if isinstance(text, str) and _SHA256.fullmatch(text.lower()):
+    if isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text.lower(), re.ASCII):
         return text.lower()
     raise BadName(f"{shown(str(text))} is not a sha256: it has 64 hexadecimal digits")
 
@@ -71,7 +72,7 @@ def parse_hub(spec: str) -> tuple[str, str, str | None]:
     Raises:
         BadName: *spec* is not of that form.
     """
-    match = _HUB.fullmatch(spec)
+    match = re.fullmatch(_HUB, spec, re.ASCII)
     if match is None or ".." in spec:
         raise BadName(
             f"{shown(spec)} does not name a file on the Hub: write hf:ORG/REPO, hf:ORG/REPO:Q4_K_M "

@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.store.catalog import load
@@ -241,7 +241,7 @@ class Store(Shelf):
         """Give the blob its name. Under the store's lock."""
         path = self.blob(sha256)
         licence = plan.entry.licence or str(getattr(plan.source, "licence", ""))
-        entry = replace(plan.entry, path=path, sha256=sha256, n_bytes=path.stat().st_size, licence=licence)
+        entry = plan.entry._replace(path=path, sha256=sha256, n_bytes=path.stat().st_size, licence=licence)
         old = self._read_or_none(file_name(entry.name))
         self._write(entry)
         if old is not None and old.sha256 != sha256:
