@@ -78,6 +78,7 @@ function(el_link_library target)
       if(EL_HAVE_STATIC_LIBSTDCXX)
         target_link_options(${target} PRIVATE -static-libgcc -static-libstdc++)
       endif()
+      target_link_options(${target} PRIVATE -Wl,-z,defs) # a missing function fails here, not on the user's machine
     endif()
     set_target_properties(${target} PROPERTIES LINK_DEPENDS "${script}")
   endif()

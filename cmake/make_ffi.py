@@ -9,7 +9,6 @@ Usage: python make_ffi.py HEADER OUTPUT
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -35,7 +34,7 @@ def main() -> None:
     ffi.cdef(declarations(header.read_text(encoding="utf-8")))
     part = output.with_suffix(".part")
     ffi.emit_python_code(str(part))
-    os.replace(part, output)
+    part.replace(output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""Includes and imports go down only: who may use whom, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "csrc"
+MIDDLE = ("cache", "sample", "tokenizer", "gguf", "cpu")  # these never include each other
+ALLOWED = {
+    "api": {"api", "engine", "models", *MIDDLE, "base"},
+    "engine": {"engine", "models", *MIDDLE, "base"},
+    "models": {"models", *MIDDLE, "base"},
+    "cpu": {"cpu", "kernels", "base"},
+    "kernels": {"kernels", "base"},
+    "base": {"base"},
+} | {name: {name, "base"} for name in MIDDLE if name != "cpu"}
+FILES = sorted(p for p in CSRC.rglob("*.[ch]"))
+OWNER = {p.name: p.parent.name for p in FILES}
+
+
+def test_file_names_are_unique() -> None:
+    assert len(OWNER) == len(FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CSRC).as_posix())
+def test_includes_go_down(path: Path) -> None:
+    for name in re.findall(r'^#include "([^"]+)"', path.read_text(), re.M):
+        base = name.rsplit("/", 1)[-1]
+        if base in OWNER:
+            assert OWNER[base] in ALLOWED[path.parent.name], f"{path.name} includes {name}"
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of edgellm that a file imports, without the package's name: "_native", "store.store"."""
+    found: set[str] = set()
+    package = path.relative_to(ROOT / "src" / "edgellm").parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("edgellm.") for a in node.names if a.name.startswith("edgellm.")}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                parent = package[: len(package) - node.level + 1]
+                found |= {".".join([*parent, module] if module else [*parent, a.name]) for a in node.names}
+            elif module == "edgellm":
+                found |= {a.name for a in node.names}
+            elif module.startswith("edgellm."):
+                found.add(module.removeprefix("edgellm."))
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "src" / "edgellm").rglob("*.py")),
+    ids=lambda p: p.relative_to(ROOT / "src" / "edgellm").as_posix(),
+)
+def test_imports_go_down(path: Path) -> None:
+    top = path.relative_to(ROOT / "src" / "edgellm").parts[0]
+    used = {name.split(".")[0] for name in imports(path)}
+    if top not in ("cli", "server", "__main__.py"):
+        assert not used & {"cli", "server"}
+    if top == "scheduler":
+        assert used <= {"scheduler"}
+    if path.name != "_native.py":
+        assert "_edgellm_ffi" not in used
