@@ -548,7 +548,7 @@ def test_disk_full_on_the_way(store: Store, server: Server, monkeypatch: pytest.
         real(self, data)
 
     monkeypatch.setattr(partial_module.Partial, "write", write)
-    with pytest.raises(NoSpace, match=r"became full.*goes on from what is there"):
+    with pytest.raises(NoSpace, match=r"became full.*run the same command again"):
         pull_url(store, server.url())
     assert store.list() == []
     monkeypatch.setattr(partial_module.Partial, "write", real)

@@ -259,7 +259,7 @@ class Store(Shelf):
     def _no_space(self, plan: Plan) -> NoSpace:
         return NoSpace(
             f"the disk of {self.root} became full while {shown(plan.spec)} arrived: make room and run the same "
-            "command again, it goes on from what is there ('edgellm rm --unfinished' throws that away)"
+            "command again to go on, or run 'edgellm rm --unfinished' to remove what has arrived"
         )
 
     # ---- local files, removal ----
