@@ -20,8 +20,8 @@ ARCHITECTURES = ("llama", "llama-moe", "mistral3", "gemma3")
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Pairs in the order in which they are merged; every part is a byte or an earlier pair.
 MERGES = (
-    "Ġ t, h e, Ġ a, i n, r e, o n, Ġt he, e r, Ġ s, a t, Ġ w, n d, o u, Ġ c, e n, i s, i t, Ġ o, o r, Ġa nd, e s, Ġ "
-    "b, a l, Ġ p, Ġ f, a n, a r, l l, Ġ in, o f, Ġ m, e d, Ġ h, l e, o m, Ġ is, Ġ n"
+    "Ġ t, h e, Ġ a, i n, r e, o n, Ġt he, e r, Ġ s, a t, Ġ w, n d, o u, Ġ c, e n, i s, i t, Ġ o, o r, Ġa nd, e s, "
+    "Ġ b, a l, Ġ p, Ġ f, a n, a r, l l, Ġ in, o f, Ġ m, e d, Ġ h, l e, o m, Ġ is, Ġ n"
 )
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
