@@ -21,18 +21,23 @@ enum { /* tokenizer.ggml.token_type */
 typedef struct el_vocab_data {
     el_str model;         /* tokenizer.ggml.model: "gpt2", "llama", "test" (other families come later) */
     el_str pre;           /* tokenizer.ggml.pre, may be empty */
+    el_str name;          /* general.name, may be empty: some families' rules hang on nothing else */
     const el_str *tokens; /* n_tokens pieces */
     size_t n_tokens;
     const uint8_t *scores; /* n_tokens little-endian floats at any alignment, or NULL */
     const uint8_t *types;  /* n_tokens little-endian int32 at any alignment, or NULL: all normal */
     const el_str *merges;  /* n_merges "left right", or NULL */
     size_t n_merges;
-    int32_t special[16];              /* by edgellm_special role as the file says; -1: the file does not say */
+    int32_t special[16];              /* by role as the file says; -1: the file does not say (el_special_key) */
     int8_t add_bos, add_eos, add_sep; /* 1, 0 or -1: the file does not say (the family's default applies) */
     int8_t add_space_prefix;          /* likewise */
     int8_t remove_extra_whitespaces;  /* likewise */
     int8_t ignore_merges;             /* likewise; by default the pre-tokenizer decides */
 } el_vocab_data;
+
+/* Which token_id key of tokenizer.ggml holds a role: "bos_token_id" for EDGELLM_TOKEN_BOS. Beyond edgellm_special, the
+ * roles 11 to 13 are padding, repository and file of fill-in-the-middle. NULL: no such role. */
+const char *el_special_key(int role);
 
 typedef struct el_tokenizer el_tokenizer;
 

@@ -1,0 +1,195 @@
+/* bpe.c - byte-pair encoding by merge ranks: "gpt2" over GPT-2's byte alphabet, "gemma4" over plain UTF-8 with U+2581
+ * for blanks. The merges stay as the file spells them: "left right" is hashed whole, and a pair is looked up by
+ * writing it the same way, so that loading splits and joins nothing. */
+#include "tokenizer_impl.h"
+
+#include <string.h>
+
+/* GPT-2's alphabet: printable Latin-1 bytes are themselves, the other 68 follow from U+0100 in order. */
+int el_byte_letter(uint8_t byte, char out[2])
+{
+    unsigned cp;
+
+    if ((byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD))
+        cp = byte;
+    else
+        cp = 0x100u + (byte <= 0x20 ? byte : byte <= 0xA0 ? byte - 0x7Fu + 33 : 67);
+    if (cp < 0x80) {
+        out[0] = (char)cp;
+        return 1;
+    }
+    out[0] = (char)(0xC0 | cp >> 6);
+    out[1] = (char)(0x80 | (cp & 0x3F));
+    return 2;
+}
+
+int el_letter_byte(uint32_t cp)
+{
+    if ((cp >= 0x21 && cp <= 0x7E) || (cp >= 0xA1 && cp <= 0xFF && cp != 0xAD))
+        return (int)cp;
+    if (cp < 0x100 || cp > 0x143)
+        return -1;
+    cp -= 0x100;
+    return (int)(cp <= 0x20 ? cp : cp < 67 ? cp - 33 + 0x7F : 0xAD);
+}
+
+enum { MAX_MERGE = 4096 }; /* bytes of "left right": the longest real ones, runs of blanks, have about 600 */
+
+static uint32_t pair_rank(const void *context, const char *text, size_t n_left, size_t n_right, int32_t *made)
+{
+    const el_tokenizer *t = context;
+    char spelled[MAX_MERGE];
+    size_t n = n_left + 1 + n_right;
+    int32_t rank;
+
+    *made = -1;
+    if (n > t->merge_ranks.longest) /* at most MAX_MERGE */
+        return EL_NO_PAIR;
+    memcpy(spelled, text, n_left);
+    spelled[n_left] = ' ';
+    memcpy(spelled + n_left + 1, text + n_left, n_right);
+    rank = el_piece_table_find(&t->merge_ranks, t->merges, spelled, n);
+    if (rank < 0)
+        return EL_NO_PAIR;
+    *made = el_piece_table_find(&t->pieces, t->tokens, text, n_left + n_right);
+    return (uint32_t)rank;
+}
+
+static edgellm_status index_merges(el_tokenizer *t, const el_vocab_data *data)
+{
+    edgellm_status status;
+
+    if (data->n_merges == 0 || !data->merges)
+        return el_fail(EDGELLM_EFORMAT, "tokenizer.ggml.merges is missing or empty; a '%s' vocabulary needs it",
+                       t->family->model);
+    t->merges = el_alloc(data->n_merges, sizeof *t->merges);
+    if (!t->merges)
+        return el_no_memory(data->n_merges * sizeof *t->merges);
+    memcpy(t->merges, data->merges, data->n_merges * sizeof *t->merges);
+    status = el_piece_table_new(&t->merge_ranks, data->n_merges);
+    for (size_t i = 0; i < data->n_merges && status == EDGELLM_OK; i++) {
+        if (t->merges[i].n > 0 && t->merges[i].n <= MAX_MERGE &&
+            el_piece_table_add(&t->merge_ranks, t->merges, (uint32_t)i) == EL_PIECE_CROWDED)
+            status = el_fail(EDGELLM_EFORMAT, "merge %zu and thousands before it share one hash; no sound vocabulary "
+                                              "looks like this", i);
+    }
+    return status;
+}
+
+static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data, el_str pre)
+{
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(el_pretok_find(&t->pre, pre));
+    t->pair = pair_rank;
+    t->adds_bos = t->pre->flags & (EL_PRE_BOS | EL_PRE_BOS_ALWAYS);
+    t->adds_sep = t->pre->flags & EL_PRE_SEP;
+    t->clean_spaces = t->pre->flags & EL_PRE_CLEAN;
+    t->marked_spaces = t->pre->flags & EL_PRE_RAW;
+    t->whole_words = data->ignore_merges >= 0 ? data->ignore_merges : (t->pre->flags & EL_PRE_WHOLE_WORDS) != 0;
+    EL_TRY(index_merges(t, data));
+    EL_TRY(el_index_text(t, data));
+    for (int byte = 0; byte < 256; byte++) {
+        char letter[2];
+        size_t n = (size_t)el_byte_letter((uint8_t)byte, letter);
+
+        t->byte_ids[byte] = el_piece_table_find(&t->pieces, t->tokens, letter, n);
+    }
+    if (t->marked_spaces)
+        el_index_bytes(t);
+done:
+    return status;
+}
+
+static edgellm_status setup_gpt2(el_tokenizer *t, const el_vocab_data *data) { return setup(t, data, data->pre); }
+
+static edgellm_status setup_gemma4(el_tokenizer *t, const el_vocab_data *data)
+{
+    return setup(t, data, (el_str){"gemma4", 6});
+}
+
+/* A piece that is a token as it stands, where the pre-tokenizer says so. */
+static bool emit_whole(el_encoding *run, size_t n, bool wanted)
+{
+    int32_t id = wanted ? el_piece_table_find(&run->t->pieces, run->t->tokens, run->word, n) : -1;
+
+    if (id >= 0)
+        el_emit(run, id);
+    return id >= 0;
+}
+
+/* One piece over the byte alphabet: symbol i is byte i. */
+static edgellm_status encode_bytes(el_encoding *run, const char *text, size_t n)
+{
+    const el_tokenizer *t = run->t;
+    el_merger *m = &run->merger;
+    edgellm_status status = EDGELLM_OK;
+    size_t used = 0;
+
+    if (n == 1)
+        return el_emit_byte(run, (uint8_t)text[0]);
+    EL_TRY(el_encoding_word(run, 2 * n));
+    EL_TRY(el_merger_reserve(m, n));
+    for (size_t i = 0; i < n; i++) {
+        m->offset[i] = (uint32_t)used;
+        m->id[i] = t->byte_ids[(uint8_t)text[i]];
+        used += (size_t)el_byte_letter((uint8_t)text[i], run->word + used);
+    }
+    m->offset[n] = (uint32_t)used;
+    m->text = run->word;
+    if (emit_whole(run, used, t->whole_words))
+        return EDGELLM_OK;
+    el_merger_run(m, n);
+    for (size_t i = 0; i < n; i = m->next[i]) {
+        if (m->id[i] >= 0)
+            el_emit(run, m->id[i]);
+        else /* joined, but not into a token */
+            for (size_t k = i; k < m->next[i]; k++)
+                EL_TRY(el_emit_byte(run, (uint8_t)text[k]));
+    }
+done:
+    return status;
+}
+
+/* One piece of plain UTF-8. */
+static edgellm_status encode_marked(el_encoding *run, const char *text, size_t n)
+{
+    const el_tokenizer *t = run->t;
+    edgellm_status status = EDGELLM_OK;
+    bool newlines = text[0] == '\n' && t->pre->flags & EL_PRE_NEWLINES;
+    size_t used, count;
+
+    EL_TRY(el_encoding_word(run, 3 * n));
+    used = el_mark_spaces(run->word, text, n);
+    if (emit_whole(run, used, t->whole_words || newlines))
+        return EDGELLM_OK;
+    EL_TRY(el_symbols_of(run, used, &count));
+    el_merger_run(&run->merger, count);
+    EL_TRY(el_emit_symbols(run, count));
+done:
+    return status;
+}
+
+static edgellm_status encode(el_encoding *run, const char *text, size_t n)
+{
+    edgellm_status status = EDGELLM_OK;
+    bool marked = run->t->marked_spaces;
+
+    if (n > run->classes_room) {
+        el_free(run->classes);
+        run->classes = el_alloc(n, 1);
+        run->classes_room = run->classes ? n : 0;
+        if (!run->classes)
+            return el_no_memory(n);
+    }
+    el_classify(text, n, run->classes);
+    el_pretok_cut(run->t->pre, text, n, run->classes);
+    for (size_t at = 0, end; at < n && status == EDGELLM_OK; at = end) {
+        end = el_piece_end(run->classes, at, n);
+        status = (marked ? encode_marked : encode_bytes)(run, text + at, end - at);
+    }
+    return status;
+}
+
+const el_family el_family_bpe = {"gpt2", setup_gpt2, encode};
+const el_family el_family_gemma4 = {"gemma4", setup_gemma4, encode};

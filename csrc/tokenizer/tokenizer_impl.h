@@ -1,0 +1,116 @@
+/* tokenizer_impl.h - what the files of this folder share: the tokenizer's insides and one run over a text. */
+#ifndef EL_TOKENIZER_IMPL_H
+#define EL_TOKENIZER_IMPL_H
+
+#include "tokenizer.h"
+
+#include "pair_merge.h"
+#include "piece_table.h"
+#include "pretok.h"
+#include "special.h"
+
+enum { /* el_tokenizer.traits, above the type of the token */
+       EL_TRAIT_TYPE = 7,
+       EL_TRAIT_EOG = 8,
+       EL_TRAIT_RSTRIP = 16, /* white space after it belongs to it */
+       EL_TRAIT_LSTRIP = 32
+};
+
+/* tokenizer.ggml.model with the other roles that only decide about the end of a generation */
+enum { EL_ROLE_FIM_PAD = 11, EL_ROLE_FIM_REPO = 12, EL_ROLE_FIM_FILE = 13, EL_N_ROLES = 16 };
+
+struct el_encoding;
+
+typedef struct el_family {
+    const char *model; /* tokenizer.ggml.model */
+    edgellm_status (*setup)(el_tokenizer *t, const el_vocab_data *data); /* tokens and types are in place */
+    edgellm_status (*encode)(struct el_encoding *run, const char *text, size_t n); /* NULL: has no text */
+} el_family;
+
+extern const el_family el_family_bpe, el_family_gemma4, el_family_spm, el_family_test, el_family_none;
+
+struct el_tokenizer {
+    const el_family *family;
+    el_str *tokens;
+    size_t n_tokens;
+    uint8_t *traits;        /* a token */
+    el_piece_table pieces;  /* those that text may become: all but control, unknown and byte tokens */
+    el_specials specials;   /* control, unknown and user-defined */
+    int32_t byte_ids[256];  /* -1: the vocabulary has none */
+    int32_t fallback[3];    /* ids for a byte without one; fallback[0] < 0: none */
+    int32_t special[EL_N_ROLES];
+    bool adds_bos, adds_eos, adds_sep;
+    bool space_prefix;   /* a blank goes before text that begins a fragment */
+    bool marked_spaces;  /* U+2581 in a piece is a blank */
+    bool clean_spaces;   /* el_detokenize drops blanks before punctuation */
+    bool has_strip;      /* some token has EL_TRAIT_RSTRIP or EL_TRAIT_LSTRIP */
+    el_pair_fn *pair;
+    /* byte-level BPE */
+    const el_pretok *pre;
+    bool whole_words;
+    el_str *merges;
+    el_piece_table merge_ranks; /* of "left right" to its rank */
+    /* SentencePiece */
+    uint32_t *keys;            /* a token; lower is better */
+    int32_t ascii_ids[128];    /* pieces of one ASCII character, -1: none */
+    bool crosses_blank[256];   /* some piece has a blank right after a character that ends with this byte */
+};
+
+/* One call of el_tokenize. */
+typedef struct el_encoding {
+    const el_tokenizer *t;
+    int32_t *ids;
+    size_t cap, n;
+    bool after_special; /* the fragment follows a special token or begins the text */
+    el_merger merger;
+    char *word; /* pieces as the vocabulary spells them */
+    size_t word_room;
+    uint8_t *classes;
+    size_t classes_room;
+} el_encoding;
+
+static inline void el_emit(el_encoding *run, int32_t id)
+{
+    if (run->n < run->cap)
+        run->ids[run->n] = id;
+    run->n++;
+}
+
+static inline int el_type_of(const el_tokenizer *t, int32_t id) { return t->traits[id] & EL_TRAIT_TYPE; }
+
+/* The byte's token, else the vocabulary's stand-in. Errors: EUNSUPPORTED when it has neither. */
+edgellm_status el_emit_byte(el_encoding *run, uint8_t byte);
+
+/* Room for n bytes in run->word, contents lost. Errors: ENOMEM. */
+edgellm_status el_encoding_word(el_encoding *run, size_t n);
+
+/* Copies text with U+2581 for each blank to out (at least 3 * n bytes); returns the length. */
+size_t el_mark_spaces(char *out, const char *text, size_t n);
+
+/* Splits run->word[0 .. n) into code points (by first byte; cut at the end) as symbols of the merger; their ids
+ * come from the pieces. Sets *count. Errors: ENOMEM. */
+edgellm_status el_symbols_of(el_encoding *run, size_t n, size_t *count);
+
+/* Ids of the merged symbols; those without one go out as bytes. */
+edgellm_status el_emit_symbols(el_encoding *run, size_t count);
+
+/* The byte of a token spelled <0xNN>, or -1. */
+int el_byte_of(el_str piece);
+
+/* The piece with these bytes among all tokens, also control ones, or -1. */
+int32_t el_find_any(const el_tokenizer *t, const char *data, size_t n);
+
+/* Fills pieces and specials and finds the well-known tokens; setup calls it. Errors: EFORMAT, ENOMEM. */
+edgellm_status el_index_text(el_tokenizer *t, const el_vocab_data *data);
+
+/* Fills byte_ids from tokens spelled <0xNN> or else as the byte itself, and ascii_ids. */
+void el_index_bytes(el_tokenizer *t);
+
+/* Roles and ends of generation by well-known spelling; tokens that must not come from text become control tokens. */
+edgellm_status el_known_tokens(el_tokenizer *t, el_str model_name);
+
+/* GPT-2's alphabet: each byte as a visible character. out has room for 2; returns 1 or 2. */
+int el_byte_letter(uint8_t byte, char out[2]);
+int el_letter_byte(uint32_t cp); /* -1: not of the alphabet */
+
+#endif
