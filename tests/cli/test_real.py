@@ -102,7 +102,10 @@ def test_doctor(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("text.gguf", b"hello, this is text"), ("empty.gguf", b""), ("cut.gguf", b"GGUF\x03\0\0\0"), ("zeros.gguf", bytes(500))],
+    [
+        ("text.gguf", b"hello, this is text"), ("empty.gguf", b""), ("cut.gguf", b"GGUF\x03\0\0\0"),
+        ("zeros.gguf", bytes(500)),
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["run", "show", "tokenize", "bench"])
 def test_files_that_are_no_models(command: str, name: str, content: bytes, home: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,5 +209,31 @@ def stdin_is_terminal() -> bool:
 
 
 def open_weights(path: Path) -> Any:
-    """Map a model for `bench`: no tokens chosen, one engine after another."""
-    raise NotImplementedError
+    """Map a model for `bench`: a context manager with `info` and `engine(n_ctx=, n_seqs=, n_batch=, n_threads=)`."""
+    return _Weights(path)
+
+
+class _Weights:
+    """A mapped model and the engines made on it, without the layers that text generation needs."""
+
+    def __init__(self, path: Path) -> None:
+        from edgellm import _native
+
+        self._native: Any = _native
+        self._model = self._native.Model(path)
+        self.info = self._model.info()
+
+    def __enter__(self) -> _Weights:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._model.close()
+
+    @contextmanager
+    def engine(self, **options: int) -> Iterator[Any]:
+        """One engine, freed at the end."""
+        engine = self._native.Engine(self._model, **options)
+        try:
+            yield engine
+        finally:
+            engine.close()
