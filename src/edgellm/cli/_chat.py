@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from edgellm.errors import EdgellmError
 
 from edgellm.cli import _model
 from edgellm.cli._text import say
 from edgellm.cli.run import Settings, new_seed
+from edgellm.errors import EdgellmError
 
 if TYPE_CHECKING:
     from edgellm import LLM

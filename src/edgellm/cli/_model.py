@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from edgellm.errors import ModelNotFound
 
 if TYPE_CHECKING:

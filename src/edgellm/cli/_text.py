@@ -30,14 +30,10 @@ def is_terminal() -> bool:
 
 
 def version() -> str:
-    """The installed version, or ``0 (not installed)`` in a bare checkout."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+    """The version of this program."""
+    from edgellm import __version__
 
-    try:
-        return installed("edgellm")
-    except PackageNotFoundError:
-        return "0 (not installed)"
+    return __version__
 
 
 def table(rows: list[list[str]], right: set[int] | None = None) -> str:

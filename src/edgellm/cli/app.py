@@ -11,6 +11,7 @@ import os
 import sys
 
 import click
+
 from edgellm.errors import EdgellmError
 
 COMMANDS = {

@@ -82,9 +82,9 @@ def _system() -> dict[str, Any]:
 
 def system_info() -> dict[str, Any]:
     """The library's own report: instruction sets, cores, affinity, quota, memory, default thread count."""
-    from edgellm import _native
+    from edgellm import system_info as ask
 
-    found: dict[str, Any] = _native.system_info()
+    found: dict[str, Any] = ask()
     return found
 
 
