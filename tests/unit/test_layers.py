@@ -66,5 +66,7 @@ def test_imports_go_down(path: Path) -> None:
         assert not used & {"cli", "server"}
     if top == "scheduler":
         assert used <= {"scheduler"}
+    if top == "store":
+        assert used <= {"store", "errors"}
     if path.name != "_native.py":
         assert "_edgellm_ffi" not in used

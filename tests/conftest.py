@@ -1,0 +1,70 @@
+"""What all suites share: where fixtures and real models are, and tiny models made on demand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for tests.support
+sys.path.append(str(ROOT / "src"))  # an installed edgellm comes first
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with recorded fixtures that are too large for the repository."""
+    path = Path(os.environ.get("EDGELLM_SHARED", ROOT.parent / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip(f"no fixtures in {path} (EDGELLM_SHARED names the folder)")
+    return path
+
+
+# Files as published, by the name the catalog gives them.
+MODEL_FILES = {
+    "smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "gemma3:270m": "gemma-3-270m-q4_k_m.gguf",
+}
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Callable[[str], Path]:
+    """Find a real model in the folder EDGELLM_TEST_MODELS or in the store; skip, or fail when they are required."""
+
+    def find(name: str) -> Path:
+        folder = os.environ.get("EDGELLM_TEST_MODELS")
+        if folder and (Path(folder) / MODEL_FILES[name]).is_file():
+            return Path(folder) / MODEL_FILES[name]
+        from edgellm import store
+        from edgellm.errors import ModelNotFound
+
+        try:
+            return Path(store.resolve(name))
+        except ModelNotFound:
+            how = f"no {name}: `edgellm pull {name}`, or put {MODEL_FILES[name]} in the folder EDGELLM_TEST_MODELS"
+            if os.environ.get("EDGELLM_REQUIRE_MODELS") == "1":
+                pytest.fail(how)
+            pytest.skip(how)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``tiny("gemma3", tied=True)``: the path of a tiny random model, made once per session."""
+    from tests.support.tiny import tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    made: dict[str, Path] = {}
+
+    def make(arch: str, **options: Any) -> Path:
+        key = repr((arch, sorted(options.items())))
+        if key not in made:
+            made[key] = tiny_model(folder / f"{arch}-{len(made)}.gguf", arch, **options)
+        return made[key]
+
+    return make
