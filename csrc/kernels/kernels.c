@@ -1,0 +1,77 @@
+/* kernels.c - the only place that picks kernels. Slow to fast: a later instruction set overwrites what it speeds up. */
+#include <stdatomic.h>
+
+#include "blocks.h"
+#include "cpu.h"
+#include "mem.h"
+
+static void use_ref(el_kernels *t)
+{
+    el_matmul_use_ref(t);
+    el_rows_use_ref(t);
+    el_attention_use_ref(t);
+}
+
+#if defined(__x86_64__)
+static void use_avx2(el_kernels *t)
+{
+    el_matmul_use_avx2(t);
+    el_superblock_use_avx2(t);
+    el_floats_use_avx2(t);
+    el_rows_use_avx2(t);
+    el_attention_use_avx2(t);
+}
+#endif
+
+static const struct {
+    const char *name;
+    uint32_t needs;
+    void (*use)(el_kernels *t);
+} isas[] = {
+    {"ref", 0, use_ref},
+#if defined(__x86_64__)
+    {"avx2", EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avx2},
+#endif
+};
+
+enum { EMPTY, FILLING, READY };
+
+/* Fills the i-th table once. Threads that meet while it is filled wait for the few hundred stores. */
+static const el_kernels *table(size_t i)
+{
+    static el_kernels tables[EL_COUNT(isas)];
+    static atomic_int states[EL_COUNT(isas)];
+    int state = EMPTY;
+
+    if (atomic_load(&states[i]) == READY)
+        return &tables[i];
+    if (atomic_compare_exchange_strong(&states[i], &state, FILLING)) {
+        for (size_t j = 0; j <= i; j++)
+            if ((isas[j].needs & ~isas[i].needs) == 0)
+                isas[j].use(&tables[i]);
+        tables[i].isa = isas[i].name;
+        atomic_store(&states[i], READY);
+    }
+    while (atomic_load(&states[i]) != READY)
+        ;
+    return &tables[i];
+}
+
+const el_kernels *el_kernels_get(void)
+{
+    const uint32_t cpu = el_cpu_used();
+    size_t best = 0;
+
+    for (size_t i = 0; i < EL_COUNT(isas); i++)
+        if ((isas[i].needs & ~cpu) == 0)
+            best = i;
+    return table(best);
+}
+
+const el_kernels *el_kernels_named(const char *isa)
+{
+    for (size_t i = 0; i < EL_COUNT(isas); i++)
+        if (strcmp(isas[i].name, isa) == 0)
+            return (isas[i].needs & ~el_cpu_found()) == 0 ? table(i) : NULL;
+    return NULL;
+}
