@@ -48,6 +48,10 @@ class RenderError(Exception):
     """The template cannot be compiled or rendered; the text completes 'the chat template ...'."""
 
 
+class OverLimitError(RenderError):
+    """The template asked for more than its limits."""
+
+
 class RaisedError(RenderError):
     """The template called raise_exception(text): it refuses these messages."""
 
@@ -364,7 +368,7 @@ class Template:
             except _Raise as error:
                 raise RaisedError(f"refuses these messages: {_one_line(error)}") from None
             except LimitError as error:
-                raise RenderError(f"{error}{self._where(error)}") from None
+                raise OverLimitError(f"{error}{self._where(error)}") from None
             except RecursionError:
                 raise RenderError("is nested too deeply") from None
             except Exception as error:  # whatever a template can provoke in the values it is given

@@ -1,0 +1,551 @@
+"""
+The only module that touches the C library: one function or method per C call, no pointer leaves it.
+
+The library is loaded on first use. `Vocab`, `Model` and `Engine` own one native object each; it is freed once, when the
+last use of it ends: a call under way in another thread keeps its object alive after `close`.
+
+One thread at a time may use an `Engine` (its own lock is the caller's business, see `edgellm.llm`), except for
+`Engine.cancel`. Models and vocabularies may be shared.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import sys
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgellm import __version__, errors
+from edgellm.errors import ClosedError, EdgellmError, InvalidArgument
+from edgellm.results import ModelInfo
+from edgellm.sampling import SamplingParams
+
+ADD_SPECIAL, PARSE_SPECIAL, KEEP_SPECIAL = 1, 2, 4
+OUT_NONE, OUT_LAST, OUT_ALL = 0, 1, 2
+FINISH_NONE, FINISH_EOG, FINISH_STOP, FINISH_LENGTH = range(4)
+ROLES = ("bos", "eos", "eot", "unk", "sep", "pad", "mask", "eom", "fim_pre", "fim_suf", "fim_mid")
+KIND_NORMAL, KIND_CONTROL, KIND_USER, KIND_UNKNOWN, KIND_UNUSED, KIND_BYTE = range(6)
+KV_TYPES = {"f16": 0, "f32": 1, "q8_0": 2}
+
+_OK, _AGAIN = 0, 1
+_ERRORS: dict[int, type[EdgellmError]] = {
+    -1: errors.InvalidArgument,
+    -2: errors.OutOfMemory,
+    -3: errors.FileError,
+    -4: errors.FormatError,
+    -5: errors.Unsupported,
+    -6: errors.CacheFull,
+    -7: errors.Cancelled,
+    -8: errors.ContextOverflow,
+    -9: errors.NumericError,
+}
+_STRUCTS = ("model_info", "engine_options", "engine_info", "logit_bias", "text", "sampling", "sampled", "item")
+_REINSTALL = "pip install --force-reinstall edgellm"
+
+
+# ---- the library -----------------------------------------------------------------------------------------------------
+
+
+def library_path() -> Path:
+    """Where the library is: `EDGELLM_LIBRARY`, or the package's ``lib`` folder."""
+    override = os.environ.get("EDGELLM_LIBRARY")
+    if override:
+        return Path(override)
+    suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
+    return Path(__file__).parent / "lib" / f"libedgellm.{suffix}"
+
+
+@functools.cache
+def load() -> tuple[Any, Any]:
+    """
+    The library's ``(ffi, lib)``, loaded and checked once.
+
+    Raises:
+        EdgellmError: It is missing, or not the one these declarations were made for.
+    """
+    path = library_path()
+    try:
+        from edgellm._edgellm_ffi import ffi
+    except ImportError as error:
+        raise EdgellmError(f"edgellm is not built completely ({error}); run: {_REINSTALL}") from None
+    if not path.is_file():
+        raise EdgellmError(f"the edgellm library is missing: {path}; run: {_REINSTALL}")
+    try:
+        lib = ffi.dlopen(str(path))
+        _check_library(ffi, lib, path)
+    except (OSError, AttributeError) as error:
+        raise EdgellmError(f"the edgellm library cannot be loaded: {error}; run: {_REINSTALL}") from None
+    os.register_at_fork(after_in_child=_after_fork) if hasattr(os, "register_at_fork") else None
+    atexit.register(_close_all)
+    return ffi, lib
+
+
+def _check_library(ffi: Any, lib: Any, path: Path) -> None:
+    version = ffi.string(lib.edgellm_version()).decode()
+    if version != __version__:
+        raise EdgellmError(f"{path} is edgellm {version}, this package is {__version__}; run: {_REINSTALL}")
+    for name in (f"edgellm_{struct}" for struct in _STRUCTS):
+        theirs, ours = lib.edgellm_struct_size(name.encode()), ffi.sizeof(name)
+        if theirs != ours:
+            raise EdgellmError(f"{path} has a {name} of {theirs} bytes, this package of {ours}; run: {_REINSTALL}")
+
+
+def check(status: int) -> None:
+    """Raise the exception for *status*, with the text the library wrote."""
+    if status != _OK:
+        ffi, lib = load()
+        text = ffi.string(lib.edgellm_last_error()).decode("utf-8", "replace")
+        pass_on_log()
+        raise _ERRORS.get(status, EdgellmError)(text or f"edgellm failed with status {status}")
+
+
+_LEVELS = {0: 100, 1: 40, 2: 30, 3: 20, 4: 10}  # ours: logging's
+_log_level = 0
+
+
+def follow_log_level() -> None:
+    """Have the library keep the messages that ``logging.getLogger("edgellm")`` would show; none without logging."""
+    global _log_level
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return  # nobody can have set up a handler, and importing it costs as much as the rest of edgellm
+    logger = logging.getLogger("edgellm")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    wanted = max((ours for ours, theirs in _LEVELS.items() if ours and logger.isEnabledFor(theirs)), default=0)
+    if not logger.hasHandlers() or all(isinstance(handler, logging.NullHandler) for handler in _handlers(logger)):
+        wanted = 0
+    if wanted != _log_level:
+        load()[1].edgellm_log_set_level(wanted)
+        _log_level = wanted
+
+
+def _handlers(logger: Any) -> Iterable[Any]:
+    while logger is not None:
+        yield from logger.handlers
+        logger = logger.parent if logger.propagate else None
+
+
+def pass_on_log() -> None:
+    """Hand the messages the library kept to ``logging.getLogger("edgellm")``."""
+    if not _log_level:
+        return
+    ffi, lib = load()
+    logger = sys.modules["logging"].getLogger("edgellm")
+    text, level = ffi.new("char[]", 1024), ffi.new("int *")
+    while lib.edgellm_log_take(text, 1024, level):
+        logger.log(_LEVELS.get(level[0], 20), "%s", ffi.string(text).decode("utf-8", "replace"))
+
+
+def system_info() -> dict[str, Any]:
+    """What the library found: CPU, instruction sets, cores, affinity, quota, memory, default thread count."""
+    ffi, lib = load()
+    room = lib.edgellm_system_json(ffi.NULL, 0) + 1
+    text = ffi.new("char[]", room)
+    lib.edgellm_system_json(text, room)
+    found: dict[str, Any] = json.loads(ffi.string(text))
+    return found
+
+
+def inspect(path: str | os.PathLike[str], max_array: int = 16) -> dict[str, Any]:
+    """
+    The header of a GGUF file as plain data.
+
+    Args:
+        path: The file.
+        max_array: Arrays longer than this become ``{"items": [...], "count": n}``.
+
+    Returns:
+        ``{"version", "alignment", "metadata": {...}, "tensors": [{"name", "shape", "type", "offset", "n_bytes"}]}``.
+
+    Raises:
+        FileError, FormatError, Unsupported: The file cannot be read, or is damaged.
+    """
+    ffi, lib = load()
+    out, size = ffi.new("char **"), ffi.new("size_t *")
+    check(lib.edgellm_inspect(_path(path), max_array, out, size))
+    try:
+        found: dict[str, Any] = json.loads(ffi.buffer(out[0], size[0])[:])
+    finally:
+        lib.edgellm_free(out[0])
+    return found
+
+
+def _path(path: str | os.PathLike[str]) -> bytes:
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise InvalidArgument(f"the path {os.fspath(path)!r} has a NUL character")
+    return name
+
+
+# ---- native objects --------------------------------------------------------------------------------------------------
+
+_generation = 0  # of processes: a fork makes a new one, in which nothing opened before works
+_engines_started = False
+_handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    global _generation
+    _generation += 1
+
+
+def _close_all() -> None:
+    """Free in order before the interpreter takes modules apart."""
+    for handle in sorted(_handles, key=lambda handle: not isinstance(handle, Engine)):
+        handle.close()
+
+
+class Handle:
+    """Owns one native object; freed once, by close(), ``with``, or collection."""
+
+    def __init__(self, pointer: Any, free: Callable[[Any], None], parent: Any = None) -> None:
+        generation = _generation
+
+        def release(pointer: Any, parent: Any = parent) -> None:  # parent: what the object lives on, freed after it
+            if generation == _generation:  # in a forked child its threads are gone; memory goes with the process
+                free(pointer)
+
+        self._pointer = load()[0].gc(pointer, release)
+        self._generation = generation
+        _handles.add(self)
+
+    @property
+    def pointer(self) -> Any:
+        """The native object. Whoever holds it keeps it alive."""
+        pointer = self._pointer
+        if pointer is None:
+            raise ClosedError(f"this {type(self).__name__.lower()} is closed")
+        if self._generation != _generation:
+            raise EdgellmError(
+                f"this {type(self).__name__.lower()} was opened before the process forked; open it in the child, "
+                "started with multiprocessing's 'spawn' method"
+            )
+        return pointer
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._pointer is None
+
+    def close(self) -> None:
+        """Free it, as soon as no other thread is using it. Closing twice is fine."""
+        self._pointer = None
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def token_array(tokens: Sequence[int]) -> array[int]:
+    """
+    *tokens* as C integers.
+
+    Raises:
+        InvalidArgument: One of them is not a whole number of 32 bits; the text names it.
+    """
+    try:
+        return array("i", tokens)
+    except (TypeError, OverflowError):
+        for place, token in enumerate(tokens):
+            if not isinstance(token, int) or not -(1 << 31) <= token < 1 << 31:
+                raise InvalidArgument(f"token {place} is {token!r}; token ids are whole numbers") from None
+        raise InvalidArgument("tokens must be a sequence of whole numbers") from None
+
+
+def _encoded(text: str | bytes) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str):
+        raise InvalidArgument(f"text must be str or bytes, not {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # lone surrogates: the bytes they stand for, if they came from the command line
+        try:
+            return text.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            return text.encode(errors="surrogatepass")
+
+
+class Vocab(Handle):
+    """A vocabulary; of a file, or of a model (which it then keeps open)."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, model: Model | None = None) -> None:
+        ffi, lib = load()
+        follow_log_level()
+        if model is not None:
+            super().__init__(lib.edgellm_model_vocab(model.pointer), lambda pointer: None, model.pointer)
+            return
+        assert path is not None
+        out = ffi.new("edgellm_vocab **")
+        check(lib.edgellm_vocab_open(out, _path(path)))
+        super().__init__(out[0], lib.edgellm_vocab_free)
+        pass_on_log()
+
+    def size(self) -> int:
+        """Number of tokens."""
+        return int(load()[1].edgellm_vocab_size(self.pointer))
+
+    def special(self, role: str) -> int | None:
+        """The token with that role, if there is one."""
+        token = load()[1].edgellm_vocab_special(self.pointer, ROLES.index(role))
+        return token if token >= 0 else None
+
+    def adds(self, role: str) -> bool:
+        """Whether the file asks for that token around a text."""
+        return bool(load()[1].edgellm_vocab_adds(self.pointer, ROLES.index(role)))
+
+    def is_eog(self, token: int) -> bool:
+        """Whether that token ends a generation."""
+        return bool(load()[1].edgellm_vocab_is_eog(self.pointer, token))
+
+    def kind(self, token: int) -> int:
+        """KIND_*; -1 for an id outside the vocabulary."""
+        return int(load()[1].edgellm_vocab_kind(self.pointer, token))
+
+    def piece(self, token: int) -> bytes:
+        """The token as the file spells it."""
+        ffi, lib = load()
+        vocab = self.pointer  # held while the bytes are copied
+        out, size = ffi.new("const char **"), ffi.new("size_t *")
+        check(lib.edgellm_vocab_piece(vocab, token, out, size))
+        return bytes(ffi.buffer(out[0], size[0])[:])
+
+    def tokenize(self, text: str | bytes, flags: int) -> list[int]:
+        """The ids of *text*."""
+        ffi, lib = load()
+        data = _encoded(text)
+        vocab = self.pointer
+        n = ffi.new("size_t *")
+        room = len(data) // 3 + 64  # most text takes fewer tokens; the second round knows
+        while True:
+            ids = ffi.new("int32_t[]", room)
+            check(lib.edgellm_tokenize(vocab, data, len(data), flags, ids, room, n))
+            if n[0] <= room:
+                return list(ffi.unpack(ids, n[0])) if n[0] else []
+            room = n[0]
+
+    def detokenize(self, tokens: Sequence[int], flags: int) -> bytes:
+        """The bytes of *tokens*."""
+        ffi, lib = load()
+        ids = token_array(tokens)
+        vocab = self.pointer
+        n = ffi.new("size_t *")
+        room = 8 * len(ids) + 64
+        while True:
+            text = ffi.new("char[]", room)
+            check(lib.edgellm_detokenize(vocab, ffi.from_buffer("int32_t[]", ids), len(ids), flags, text, room, n))
+            if n[0] <= room:
+                return bytes(ffi.buffer(text, n[0])[:])
+            room = n[0]
+
+
+class Model(Handle):
+    """Mapped weights."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        ffi, lib = load()
+        follow_log_level()
+        out = ffi.new("edgellm_model **")
+        check(lib.edgellm_model_open(out, _path(path)))
+        super().__init__(out[0], lib.edgellm_model_free)
+        self.info = self._read_info(Path(path))
+        pass_on_log()
+
+    def _read_info(self, path: Path) -> ModelInfo:
+        ffi, lib = load()
+        info = ffi.new("edgellm_model_info *", {"struct_size": ffi.sizeof("edgellm_model_info")})
+        check(lib.edgellm_model_get_info(self.pointer, info))
+        numbers = {
+            name: getattr(info, name)
+            for name in ModelInfo.__dataclass_fields__
+            if name not in ("path", "architecture", "type")
+        }
+        return ModelInfo(
+            path=path, architecture=ffi.string(info.architecture).decode(), type=ffi.string(info.type).decode(), **numbers
+        )
+
+    def vocab(self) -> Vocab:
+        """The model's vocabulary."""
+        return Vocab(model=self)
+
+    def engine(
+        self, *, n_ctx: int = 0, n_seqs: int = 8, n_batch: int = 512, n_threads: int = 0, kv_type: str = "f16"
+    ) -> Engine:
+        """An engine for this model; 0 leaves a choice to the library."""
+        return Engine(self, n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=n_threads, kv_type=kv_type)
+
+
+class EngineInfo(NamedTuple):
+    """What an engine settled on, and what of it is free."""
+
+    n_ctx: int
+    n_seqs: int
+    n_batch: int
+    n_threads: int
+    n_blocks: int
+    n_blocks_free: int
+    n_plans: int
+    kv_bytes: int
+    scratch_bytes: int
+    isa: str
+
+
+class Sampled(NamedTuple):
+    """A chosen token; *logprob* and *top* only mean something when they were asked for."""
+
+    token: int
+    finish: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+Item = tuple[int, Sequence[int], int, bool]  # sequence, tokens to append, OUT_*, whether to choose a token
+
+
+class Engine(Handle):
+    """Cache, scratch memory and threads of a model. One thread at a time."""
+
+    def __init__(self, model: Model, **options: Any) -> None:
+        global _engines_started
+        ffi, lib = load()
+        if _engines_started and _generation:
+            raise EdgellmError(
+                "edgellm was already running when this process forked; start it with multiprocessing's 'spawn' method"
+            )
+        settings = ffi.new("edgellm_engine_options *")
+        lib.edgellm_engine_options_init(settings)
+        kv_type = options.pop("kv_type")
+        if kv_type not in KV_TYPES:
+            raise InvalidArgument(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
+        settings.kv_type = KV_TYPES[kv_type]
+        for name, value in options.items():
+            if not isinstance(value, int) or not 0 <= value < 1 << 31:
+                raise InvalidArgument(f"{name.removeprefix('n_')} is {value!r}; it must be a whole number from 0 on")
+            setattr(settings, name, value)
+        out = ffi.new("edgellm_engine **")
+        check(lib.edgellm_engine_new(out, model.pointer, settings))
+        _engines_started = True
+        super().__init__(out[0], lib.edgellm_engine_free, model.pointer)
+        self.n_vocab = model.info.n_vocab
+        self._status = ffi.new("size_t *")
+        pass_on_log()
+
+    def info(self) -> EngineInfo:
+        """What the engine settled on, now."""
+        ffi, lib = load()
+        info = ffi.new("edgellm_engine_info *", {"struct_size": ffi.sizeof("edgellm_engine_info")})
+        check(lib.edgellm_engine_get_info(self.pointer, info))
+        numbers = [getattr(info, name) for name in EngineInfo._fields if name != "isa"]
+        return EngineInfo(*numbers, isa=ffi.string(info.isa).decode())
+
+    def cancel(self) -> None:
+        """Make the running step, or the next one, end with Cancelled. Any thread."""
+        load()[1].edgellm_engine_cancel(self.pointer)
+
+    def open_seq(self) -> int:
+        """A new, empty sequence."""
+        ffi, lib = load()
+        seq = ffi.new("int32_t *")
+        check(lib.edgellm_seq_open(self.pointer, seq))
+        return int(seq[0])
+
+    def close_seq(self, seq: int) -> None:
+        """Give a sequence back. Abandons a step that has not finished."""
+        check(load()[1].edgellm_seq_close(self.pointer, seq))
+
+    def length(self, seq: int) -> int:
+        """Tokens computed."""
+        return int(load()[1].edgellm_seq_length(self.pointer, seq))
+
+    def truncate(self, seq: int, n_tokens: int) -> None:
+        """Forget the tokens from *n_tokens* on. Abandons a step that has not finished."""
+        check(load()[1].edgellm_seq_truncate(self.pointer, seq, n_tokens))
+
+    def sample(self, seq: int, params: SamplingParams, seed: int, history: Sequence[int]) -> None:
+        """Start a generation on a sequence; *history* is what the penalties count from the start."""
+        ffi, lib = load()
+        settings = ffi.new("edgellm_sampling *")
+        lib.edgellm_sampling_init(settings)
+        for name in (
+            "temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty",
+            "frequency_penalty", "penalty_last_n", "ignore_eog", "keep_special",
+        ):  # fmt: skip
+            setattr(settings, name, getattr(params, name))
+        settings.seed = seed
+        settings.n_logprobs = -1 if params.logprobs is None else params.logprobs
+        settings.max_tokens = -1 if params.max_tokens is None else params.max_tokens
+        bias = ffi.new("edgellm_logit_bias[]", list(params.logit_bias.items()))
+        stop_tokens = token_array(params.stop_tokens)
+        texts = [_encoded(text) for text in params.stop_strings]
+        buffers = [ffi.from_buffer("char[]", text) for text in texts]  # the struct does not keep them alive
+        stops = ffi.new("edgellm_text[]", [(data, len(text)) for data, text in zip(buffers, texts, strict=True)])
+        settings.bias, settings.n_bias = bias, len(bias)
+        stop_ids = ffi.from_buffer("int32_t[]", stop_tokens)
+        settings.stop_tokens, settings.n_stop_tokens = stop_ids, len(stop_tokens)
+        settings.stop_strings, settings.n_stop_strings = stops, len(stops)
+        ids = token_array(history)
+        check(lib.edgellm_seq_sample(self.pointer, seq, settings, ffi.from_buffer("int32_t[]", ids), len(ids)))
+
+    def take_text(self, seq: int) -> str:
+        """The text that is ready since the last time: whole characters."""
+        ffi, lib = load()
+        engine, parts = self.pointer, []
+        text, n = ffi.new("char[]", 256), self._status
+        while True:
+            check(lib.edgellm_seq_take_text(engine, seq, text, 256, n))
+            if n[0] == 0:
+                return b"".join(parts).decode("utf-8", "replace")
+            parts.append(ffi.buffer(text, n[0])[:])
+
+    def begin(self, items: Sequence[Item]) -> None:
+        """Prepare a step; on failure nothing has changed."""
+        ffi, lib = load()
+        natives = ffi.new("edgellm_item[]", len(items))
+        keep = []
+        for native, (seq, tokens, outputs, sample) in zip(natives, items, strict=True):
+            ids = ffi.from_buffer("int32_t[]", token_array(tokens))
+            keep.append(ids)
+            native.seq, native.n_tokens, native.tokens = seq, len(ids), ids
+            native.outputs, native.sample = outputs, sample
+        check(lib.edgellm_step_begin(self.pointer, natives, len(items)))
+
+    def run(self, budget_ms: int = 50) -> bool:
+        """Compute for about that long; True when the step is done. After an error it is as if it had not begun."""
+        status = load()[1].edgellm_step_run(self.pointer, budget_ms)
+        if status == _AGAIN:
+            return False
+        check(status)
+        return True
+
+    def step(self, items: Sequence[Item]) -> None:
+        """
+        One whole step. Python runs every 50 ms in between, so Ctrl-C arrives; the step is then taken back by the next
+        change of a sequence.
+        """
+        self.begin(items)
+        while not self.run():
+            pass
+
+    def sampled(self, item: int) -> Sampled:
+        """The token chosen for item number *item* of the last step."""
+        ffi, lib = load()
+        out = ffi.new("edgellm_sampled *")
+        check(lib.edgellm_step_sampled(self.pointer, item, out))
+        top = [(out.top_tokens[i], out.top_logprobs[i]) for i in range(out.n_top)]
+        return Sampled(out.token, out.finish, out.logprob, top)
+
+    def logits(self, item: int) -> memoryview:
+        """Logits of item number *item* of the last step as bytes: rows of n_vocab float32. A copy is up to the caller."""
+        ffi, lib = load()
+        out, rows = ffi.new("const float **"), ffi.new("int32_t *")
+        check(lib.edgellm_step_logits(self.pointer, item, out, rows))
+        return memoryview(ffi.buffer(out[0], rows[0] * self.n_vocab * 4))

@@ -1,0 +1,470 @@
+"""A model that answers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from edgellm import _native
+from edgellm.chat import ChatFormat
+from edgellm.errors import Cancelled, ClosedError, ContextOverflow, EdgellmError, InvalidArgument
+from edgellm.generation import Batch, Core, Run, compute_logits
+from edgellm.results import ChatCompletion, Chunk, Completion, ModelInfo, TokenLogprob
+from edgellm.sampling import SamplingParams
+from edgellm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+KvType = Literal["f16", "f32", "q8_0"]
+Prompt = str | Sequence[int] if TYPE_CHECKING else Any
+Message = Mapping[str, Any]
+MAX_LOGITS = 64 << 20  # bytes of logits in one step, when the caller leaves the choice to us
+_DEFAULTS = SamplingParams()
+
+
+class LLM:
+    """
+    A language model from a GGUF file. A context manager; nothing here uses the network.
+
+    Threads may share it. Their calls take turns, step by step, in the order they ask; Ctrl-C ends a call within about
+    50 ms, also while a prompt is read, and the LLM stays usable. It cannot be used in a forked child.
+
+    Args:
+        model: A path to a .gguf file, or the name of a model in the local store.
+        n_ctx: Tokens one sequence may hold; 0: what the model was trained for, as memory allows.
+        threads: Threads to compute with; 0: one per physical performance core we may use.
+        kv_type: How the cache keeps keys and values: "f16", "f32" (exact, twice the size) or "q8_0" (half the size).
+        seed: For calls that set none. None: a new one for each call, reported in `Completion.seed`.
+        n_seqs: Sequences open at once, 1 to 256.
+        n_batch: Tokens in one step, at most 4096.
+
+    Raises:
+        ModelNotFound: Neither a file nor in the store.
+        FileError, FormatError, Unsupported: The file cannot be read, is damaged, or holds a model edgellm lacks.
+        OutOfMemory: The cache does not fit.
+
+    Attributes:
+        info: What the file says about the model.
+        n_ctx: Tokens one sequence may hold.
+        threads: Threads in use.
+        isa: Instruction set in use, like "avx2".
+        tokenizer: The model's vocabulary.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        n_ctx: int = 0,
+        threads: int = 0,
+        kv_type: KvType = "f16",
+        seed: int | None = None,
+        n_seqs: int = 8,
+        n_batch: int = 512,
+    ) -> None:
+        self._seed = SamplingParams(seed=seed).seed
+        self._model = _native.Model(_resolve(model))
+        try:
+            engine = self._model.engine(n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=threads, kv_type=kv_type)
+        except EdgellmError:
+            self._model.close()
+            raise
+        self._vocab = self._model.vocab()
+        self.info: ModelInfo = self._model.info
+        self.tokenizer = Tokenizer._of(self._vocab)
+        self._core = Core(engine, self.tokenizer)
+        self.n_ctx: int = self._core.info.n_ctx
+        self.threads: int = self._core.info.n_threads
+        self.isa: str = self._core.info.isa
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._core.engine.closed else f"n_ctx={self.n_ctx}, threads={self.threads}"
+        return f"<LLM {self.info.path.name}: {self.info.architecture} {self.info.type}, {state}>"
+
+    def close(self) -> None:
+        """Free everything. Closing twice is fine; any other use then raises ClosedError, also calls under way."""
+        if not self._core.engine.closed:
+            self._core.cancel()
+        self._core.engine.close()
+        self._vocab.close()
+        self._model.close()
+
+    def cancel(self) -> None:
+        """End all calls under way with Cancelled, from any thread. Calls that begin later are not touched."""
+        self._check_open()
+        self._core.cancel()
+
+    def _check_open(self) -> None:
+        if self._core.engine.closed:
+            raise ClosedError("this LLM is closed")
+        _ = self._core.engine.pointer  # raises in a forked child
+
+    # ---- text and tokens ---------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The file's metadata; arrays of more than 16 items are cut, see `edgellm.inspect`."""
+        found: dict[str, Any] = _native.inspect(self.info.path)["metadata"]
+        return found
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """
+        Cut *text* into tokens.
+
+        Args:
+            text: Any text.
+            add_special: Put the tokens around it that the file asks for.
+            parse_special: Text that spells a control token becomes that token. Leave it off for text of users.
+
+        Raises:
+            Unsupported: The vocabulary has no text.
+        """
+        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
+        """
+        Turn tokens into text; what is not UTF-8 becomes U+FFFD.
+
+        Args:
+            ids: Tokens.
+            keep_special: Write control tokens out instead of dropping them.
+
+        Raises:
+            InvalidArgument: An id is outside the vocabulary.
+        """
+        return self.tokenizer.decode_text(ids, keep_special=keep_special)
+
+    @functools.cached_property
+    def _chat_format(self) -> ChatFormat:
+        return ChatFormat(self.tokenizer, self.metadata)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        template: str | None = None,
+        tools: Sequence[Message] | None = None,
+        **variables: Any,
+    ) -> str:
+        """
+        The text that the chat template makes of *messages*.
+
+        Args:
+            messages: ``{"role", "content"}`` each, as in OpenAI's API.
+            add_generation_prompt: End with the beginning of the assistant's answer.
+            template: A named template of the file, one of ours ("chatml", "gemma", "llama3", "mistral", "phi3",
+                "zephyr", "plain"), or Jinja text. None: the file's own, else the one of ours that fits.
+            tools: Descriptions of functions, as in OpenAI's API.
+            **variables: Given to the template, like ``enable_thinking=False``.
+
+        Raises:
+            InvalidArgument: Something is not a message, or there is no such template.
+            TemplateError: The template is wrong, refuses these messages, or wants more than its limits.
+        """
+        self._check_open()
+        return self._chat_format.render(
+            messages, add_generation_prompt=add_generation_prompt, template=template, tools=tools, **variables
+        )
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        """The tokens of a prompt, checked against the context."""
+        if isinstance(prompt, (str, bytes)):
+            ids = self.tokenizer.encode(prompt, add_special=True)
+            if self.tokenizer.adds_eos and ids and ids[-1] == self.tokenizer.eos:
+                ids.pop()  # the text is to go on
+        else:
+            ids = _native.token_array(prompt).tolist()
+        return self._fitting(ids)
+
+    def _fitting(self, ids: list[int]) -> list[int]:
+        if not ids:
+            raise InvalidArgument("the prompt is empty and this vocabulary puts nothing in front; give at least one token")
+        if len(ids) > self.n_ctx:
+            raise ContextOverflow(
+                f"the prompt has {len(ids)} tokens, the context {self.n_ctx}; shorten the prompt or use n_ctx={len(ids)} or more"
+            )
+        for place, token in enumerate(ids):
+            if not 0 <= token < self.info.n_vocab:
+                raise InvalidArgument(
+                    f"token {place} of the prompt is {token}; the vocabulary goes from 0 to {self.info.n_vocab - 1}"
+                )
+        return ids
+
+    # ---- generation --------------------------------------------------------------------------------------------------
+
+    @overload
+    def generate(self, prompt: str, params: SamplingParams | None = None, **overrides: Any) -> Completion: ...
+    @overload
+    def generate(self, prompt: Sequence[int], params: SamplingParams | None = None, **overrides: Any) -> Completion: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[str] | Sequence[Sequence[int]], params: SamplingParams | None = None, **overrides: Any
+    ) -> list[Completion]: ...
+
+    def generate(self, prompt: Any, params: SamplingParams | None = None, **overrides: Any) -> Completion | list[Completion]:
+        """
+        Continue a prompt, or several in shared steps.
+
+        Args:
+            prompt: Text, token ids, or a list of either. In text, spellings of control tokens are plain text; an empty
+                text stands for the beginning-of-text token, where the vocabulary has it put in front.
+            params: How to choose tokens; None: the defaults.
+            **overrides: Single settings of `SamplingParams`, like ``max_tokens=64``.
+
+        Returns:
+            One result, or a list of them in the order of the prompts. Prompt number i draws with the seed plus i.
+
+        Raises:
+            InvalidArgument: A prompt is empty, has an id outside the vocabulary, or a setting is wrong.
+            ContextOverflow: A prompt is longer than `n_ctx`. Nothing was computed.
+            CacheFull: The cache has no room, and no other call is about to give any back.
+            Cancelled: `cancel` was called; ``error.partial`` has what there was of a single prompt.
+        """
+        self._check_open()
+        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        single, prompts = _as_list(prompt)
+        seed = self._seed_for(chosen)
+        runs = [Run(self._ids(one), chosen, (seed + n) % (1 << 64)) for n, one in enumerate(prompts)]
+        with Batch(self._core, runs) as batch:
+            try:
+                while not batch.done:
+                    batch.step()
+            except Cancelled as error:
+                error.partial = batch.partial()
+                raise
+            results = [run.completion(batch.asked) for run in runs]
+        return results[0] if single else results
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any) -> Iterator[Chunk]:
+        """
+        Continue a prompt and yield the text as it comes.
+
+        Arguments and errors are those of `generate`, for one prompt; wrong arguments raise at once, not at the first
+        chunk. Between two chunks nothing is held but the sequence, so other calls may run. Leaving the loop early gives
+        the sequence back when the iterator is closed or collected.
+
+        Returns:
+            Chunks; the last one has `Chunk.completion`.
+        """
+        self._check_open()
+        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        return self._stream(Run(self._ids(prompt), chosen, self._seed_for(chosen)))
+
+    def _stream(self, run: Run) -> Iterator[Chunk]:
+        with Batch(self._core, [run]) as batch:
+            if run.finish:
+                yield cast(Chunk, run.chunk(batch.asked))
+            while not batch.done:
+                try:
+                    batch.step()
+                except Cancelled as error:
+                    error.partial = batch.partial()
+                    raise
+                chunk = run.chunk(batch.asked)
+                if chunk is not None:
+                    yield chunk
+
+    def _seed_for(self, params: SamplingParams) -> int:
+        if params.seed is not None:
+            return params.seed
+        return secrets.randbits(64) if self._seed is None else self._seed
+
+    # ---- chat --------------------------------------------------------------------------------------------------------
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: Literal[False] = False,
+        template: str | None = None,
+        tools: Sequence[Message] | None = None,
+        template_args: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> ChatCompletion: ...
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: Literal[True],
+        template: str | None = None,
+        tools: Sequence[Message] | None = None,
+        template_args: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> Iterator[dict[str, Any]]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        stream: bool = False,
+        template: str | None = None,
+        tools: Sequence[Message] | None = None,
+        template_args: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> ChatCompletion | Iterator[dict[str, Any]]:
+        """
+        Answer the last of *messages*.
+
+        What users write never becomes a control token, whatever it spells.
+
+        Args:
+            messages: ``{"role", "content"}`` each, as in OpenAI's API.
+            params: How to choose tokens; None: the defaults.
+            stream: Yield ``chat.completion.chunk`` dicts as the text comes; the last has `usage` and `timings`.
+            template: See `render`.
+            tools: Descriptions of functions for the template; the answer is not parsed for calls.
+            template_args: Variables for the template, like ``{"enable_thinking": False}``.
+            **overrides: Single settings of `SamplingParams`.
+
+        Returns:
+            A dict in the shape of OpenAI's API, plus `timings`; or an iterator of chunks.
+
+        Raises:
+            InvalidArgument, TemplateError: See `render`.
+            ContextOverflow, CacheFull, Cancelled: See `generate`.
+        """
+        self._check_open()
+        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        ids = self._fitting(
+            self._chat_format.encode(messages, template=template, tools=tools, **dict(template_args or {}))
+        )
+        run = Run(ids, chosen, self._seed_for(chosen))
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.info.path.stem}
+        if stream:
+            return self._chat_chunks(head, self._stream(run))
+        done = self._last(self._stream(run))
+        message = {"role": "assistant", "content": done.text}
+        choice = {"index": 0, "message": message, "logprobs": _openai(done.logprobs), "finish_reason": done.finish_reason}
+        return cast(
+            ChatCompletion, {**head, "object": "chat.completion", "choices": [choice], **_usage_and_timings(done)}
+        )
+
+    @staticmethod
+    def _last(chunks: Iterator[Chunk]) -> Completion:
+        for chunk in chunks:
+            if chunk.completion is not None:
+                return chunk.completion
+        raise EdgellmError("the generation ended without a result; please report this")
+
+    @staticmethod
+    def _chat_chunks(head: Mapping[str, Any], chunks: Iterator[Chunk]) -> Iterator[dict[str, Any]]:
+        def chunk_of(delta: Mapping[str, str], finish: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+            choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+            return {**head, "object": "chat.completion.chunk", "choices": [choice]}
+
+        yield chunk_of({"role": "assistant", "content": ""})
+        for chunk in chunks:
+            if chunk.text or chunk.logprobs:
+                yield chunk_of({"content": chunk.text}, None, _openai(chunk.logprobs))
+            if chunk.completion is not None:
+                yield chunk_of({}, chunk.finish_reason)
+                yield {**chunk_of({}), "choices": [], **_usage_and_timings(chunk.completion)}
+
+    # ---- logits ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def logits(self, tokens: Sequence[int], *, chunk: int | None = None) -> NDArray[np.float32]: ...
+    @overload
+    def logits(self, tokens: Sequence[Sequence[int]], *, chunk: int | None = None) -> list[NDArray[np.float32]]: ...
+
+    def logits(self, tokens: Any, *, chunk: int | None = None) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """
+        Compute next-token scores after each of *tokens*, or of several sequences in shared steps.
+
+        Args:
+            tokens: Vocabulary ids, 1 to `n_ctx` of them; or a list of such lists.
+            chunk: Tokens per step; changes speed and memory, not the result. None: up to `n_batch`, as long as a step's
+                logits take at most 64 MB.
+
+        Returns:
+            Shape ``(len(tokens), n_vocab)``, float32, not normalised; or a list of such arrays. Copies: valid after
+            close.
+
+        Raises:
+            InvalidArgument: *tokens* is empty or has an id outside the vocabulary, or *chunk* is less than 1.
+            ContextOverflow: More tokens than `n_ctx`. Nothing was computed.
+            CacheFull: The cache has no room, and no other call is about to give any back.
+            Cancelled: `cancel` was called.
+        """
+        try:
+            import numpy as np
+        except ImportError:
+            raise EdgellmError("logits() returns NumPy arrays; run: pip install numpy") from None
+        self._check_open()
+        n_vocab = self.info.n_vocab
+        if chunk is None:
+            chunk = max(1, MAX_LOGITS // (4 * n_vocab))
+        if not isinstance(chunk, int) or chunk < 1:
+            raise InvalidArgument(f"chunk is {chunk!r}; it must be a whole number of at least 1")
+        single, lists = _as_list(tokens)
+        prompts = [self._ids(one) for one in lists]
+        results = [np.empty((len(prompt), n_vocab), np.float32) for prompt in prompts]
+
+        def keep(which: int, start: int, rows: memoryview) -> None:
+            block = np.frombuffer(rows, np.float32).reshape(-1, n_vocab)
+            results[which][start : start + len(block)] = block
+
+        compute_logits(self._core, prompts, min(chunk, self._core.info.n_batch), keep)
+        return results[0] if single else results
+
+
+def _resolve(model: str | os.PathLike[str]) -> Path:
+    """The file of a model; the store is only looked at for what is no file."""
+    path = Path(model)
+    if path.is_file():
+        return path
+    from edgellm import store
+
+    found: Path = store.resolve(os.fspath(model))
+    return found
+
+
+def _as_list(prompt: Any) -> tuple[bool, list[Any]]:
+    """Whether it is a single prompt, and the prompts."""
+    if isinstance(prompt, (str, bytes)):
+        return True, [prompt]
+    if not hasattr(prompt, "__len__") or not hasattr(prompt, "__getitem__"):
+        raise InvalidArgument(f"a prompt is text or a list of token ids, not {type(prompt).__name__}")
+    if len(prompt) and (isinstance(prompt[0], (str, bytes)) or hasattr(prompt[0], "__len__")):
+        return False, list(prompt)
+    return True, [prompt]
+
+
+def _openai(logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
+    """Log-probabilities in the shape of OpenAI's API."""
+    if logprobs is None:
+        return None
+
+    def entry(item: TokenLogprob) -> dict[str, Any]:
+        return {"token": item.token, "logprob": item.logprob, "bytes": list(item.bytes)}
+
+    return {"content": [{**entry(item), "top_logprobs": [entry(top) for top in item.top]} for item in logprobs]}
+
+
+def _usage_and_timings(done: Completion) -> dict[str, Any]:
+    usage = {
+        "prompt_tokens": done.n_prompt,
+        "completion_tokens": done.n_generated,
+        "total_tokens": done.n_prompt + done.n_generated,
+    }
+    return {"usage": usage, "timings": asdict(done.timings)}
