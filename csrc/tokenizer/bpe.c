@@ -82,6 +82,7 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data, el_str p
 
     EL_TRY(el_pretok_find(&t->pre, pre));
     t->pair = pair_rank;
+    t->drops_bytes = true; /* as the reference implementations do; Falcon, for one, has no token for 0x0B */
     t->adds_bos = t->pre->flags & (EL_PRE_BOS | EL_PRE_BOS_ALWAYS);
     t->adds_sep = t->pre->flags & EL_PRE_SEP;
     t->clean_spaces = t->pre->flags & EL_PRE_CLEAN;

@@ -78,6 +78,8 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data)
     EL_TRY(el_index_text(t, data));
     el_index_bytes(t);
     find_crossings(t);
+    if (t->special[EDGELLM_TOKEN_UNK] >= 0 && el_type_of(t, t->special[EDGELLM_TOKEN_UNK]) != EL_TOKEN_CONTROL)
+        t->stand_in = t->special[EDGELLM_TOKEN_UNK];
     if (data->scores) {
         t->keys = el_alloc(t->n_tokens, sizeof *t->keys);
         if (!t->keys)

@@ -127,20 +127,6 @@ static edgellm_status copy_roles(el_tokenizer *t, const el_vocab_data *data)
     return EDGELLM_OK;
 }
 
-/* What a byte without a token becomes: the unknown token unless it is a control token, else U+FFFD. */
-static void set_fallback(el_tokenizer *t)
-{
-    static const uint8_t replacement[3] = {0xEF, 0xBF, 0xBD};
-    int32_t unknown = t->special[EDGELLM_TOKEN_UNK];
-
-    t->fallback[0] = t->fallback[1] = t->fallback[2] = -1;
-    if (unknown >= 0 && el_type_of(t, unknown) != EL_TOKEN_CONTROL)
-        t->fallback[0] = unknown;
-    else if (t->byte_ids[0xEF] >= 0 && t->byte_ids[0xBF] >= 0 && t->byte_ids[0xBD] >= 0)
-        for (int i = 0; i < 3; i++)
-            t->fallback[i] = t->byte_ids[replacement[i]];
-}
-
 edgellm_status el_tokenizer_new(el_tokenizer **out, const el_vocab_data *data)
 {
     edgellm_status status = EDGELLM_OK;
@@ -150,11 +136,11 @@ edgellm_status el_tokenizer_new(el_tokenizer **out, const el_vocab_data *data)
     if (!t)
         return el_no_memory(sizeof *t);
     memset(t->byte_ids, 0xFF, sizeof t->byte_ids);
+    t->stand_in = -1;
     EL_TRY(find_family(t, data->model));
     EL_TRY(copy_tokens(t, data));
     EL_TRY(copy_roles(t, data));
     EL_TRY(t->family->setup(t, data));
-    set_fallback(t);
     if (data->add_bos >= 0 && !(t->pre && t->pre->flags & EL_PRE_BOS_ALWAYS))
         t->adds_bos = data->add_bos;
     if (data->add_eos >= 0)
@@ -257,16 +243,13 @@ edgellm_status el_encoding_word(el_encoding *run, size_t n)
 edgellm_status el_emit_byte(el_encoding *run, uint8_t byte)
 {
     const el_tokenizer *t = run->t;
+    int32_t id = t->byte_ids[byte] >= 0 ? t->byte_ids[byte] : t->stand_in;
 
-    if (t->byte_ids[byte] >= 0) {
-        el_emit(run, t->byte_ids[byte]);
-        return EDGELLM_OK;
-    }
-    if (t->fallback[0] < 0)
+    if (id >= 0)
+        el_emit(run, id);
+    else if (!t->drops_bytes)
         return el_fail(EDGELLM_EUNSUPPORTED,
                        "the vocabulary has no token for the byte 0x%02X, nor an unknown token to put in its place", byte);
-    for (int i = 0; i < 3 && t->fallback[i] >= 0; i++)
-        el_emit(run, t->fallback[i]);
     return EDGELLM_OK;
 }
 

@@ -37,7 +37,8 @@ struct el_tokenizer {
     el_piece_table pieces;  /* those that text may become: all but control, unknown and byte tokens */
     el_specials specials;   /* control, unknown and user-defined */
     int32_t byte_ids[256];  /* -1: the vocabulary has none */
-    int32_t fallback[3];    /* ids for a byte without one; fallback[0] < 0: none */
+    int32_t stand_in;       /* for a byte without a token, -1: none */
+    bool drops_bytes;       /* such a byte is left out when there is no stand-in */
     int32_t special[EL_N_ROLES];
     bool adds_bos, adds_eos, adds_sep;
     bool space_prefix;   /* a blank goes before text that begins a fragment */
@@ -78,7 +79,7 @@ static inline void el_emit(el_encoding *run, int32_t id)
 
 static inline int el_type_of(const el_tokenizer *t, int32_t id) { return t->traits[id] & EL_TRAIT_TYPE; }
 
-/* The byte's token, else the vocabulary's stand-in. Errors: EUNSUPPORTED when it has neither. */
+/* The byte's token or what stands for it. Errors: EUNSUPPORTED when the vocabulary has neither. */
 edgellm_status el_emit_byte(el_encoding *run, uint8_t byte);
 
 /* Room for n bytes in run->word, contents lost. Errors: ENOMEM. */
