@@ -8,7 +8,7 @@
 
 #include <stdatomic.h>
 
-#include "blocks.h"
+#include "kv_blocks.h"
 #include "plan.h"
 #include "pool.h"
 #include "sample.h"

@@ -1,5 +1,5 @@
-/* test_blocks.c - KV blocks: counts stay right through random growth and shrinkage, refusals change nothing. */
-#include "blocks.h"
+/* test_kv_blocks.c - KV blocks: counts stay right through random growth and shrinkage, refusals change nothing. */
+#include "kv_blocks.h"
 
 #include <stdio.h>
 #include <string.h>

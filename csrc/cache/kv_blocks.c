@@ -1,5 +1,5 @@
-/* blocks.c - allocation of KV blocks by reference count, lowest first. */
-#include "blocks.h"
+/* kv_blocks.c - allocation of KV blocks by reference count, lowest first. */
+#include "kv_blocks.h"
 
 #include <string.h>
 

@@ -1,9 +1,9 @@
-/* blocks.h - which blocks of the KV pool belong to whom. Counts and numbers only: the memory itself is the engine's.
+/* kv_blocks.h - which blocks of the KV pool belong to whom. Counts and numbers only: the memory itself is the engine's.
  * A block holds EL_BLOCK_TOKENS consecutive positions of one sequence and has a reference count, so that sequences can
  * share a prefix. Free blocks are handed out lowest first, which keeps the part of the pool that attention looks at
  * small. Idea: PagedAttention, Kwon et al. 2023, section 4. */
-#ifndef EL_BLOCKS_H
-#define EL_BLOCKS_H
+#ifndef EL_KV_BLOCKS_H
+#define EL_KV_BLOCKS_H
 
 #include "error.h"
 #include "mem.h"
