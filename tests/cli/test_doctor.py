@@ -15,9 +15,11 @@ from edgellm.cli import doctor
 Cli = Callable[..., Any]
 SOUND: dict[str, Any] = {
     "versions": {"edgellm": "1", "python": "3", "platform": "p", "executable": "/py", **dict.fromkeys(doctor.PACKAGES)},
-    "system": {"isa": "avx2", "default_threads": 2, "features": ["sse", "avx2"], "memory_bytes": 1 << 34},
-    "memory": {"total": 1 << 34, "available": 1 << 33, "swap_total": 0, "swap_free": 0},
-    "cgroup": {"cpu_quota": None, "memory_max": None},
+    "system": {
+        "features_found": ["sse3", "avx2"], "features_used": ["sse3", "avx2"], "ggml": {"isa": "avx2"}, "threads": 2,
+        "cgroup_cpus": None, "memory_total": 1 << 34, "memory_available": 1 << 33,
+    },
+    "swap": {"total": 0, "free": None},
     "governor": None,
     "store": {
         "folder": "/f", "writable": True, "models": 1, "model_bytes": 5, "missing": [], "unfinished_bytes": 0,
@@ -31,7 +33,7 @@ def test_sound_machine() -> None:
     assert doctor.problems(SOUND) == []
     text = doctor.report(SOUND, [])
     assert "no problems found" in text
-    assert "sse avx2" in text
+    assert "sse3 avx2" in text
     assert "17 GB" in text
 
 
@@ -44,8 +46,9 @@ def test_sound_machine() -> None:
         ("store", "free_bytes", 1000, "only 1.0 kB are free", False),
         ("store", "unfinished_bytes", 5_000_000, "interrupted pulls hold 5.0 MB", False),
         ("store", "missing", ["m"], "registered as m is gone", False),
-        ("cgroup", "cpu_quota", 1.5, "gives 1.5 processors for 2 threads", False),
-        ("memory", "available", 10**8, "100 MB of memory are free", False),
+        ("system", "cgroup_cpus", 1.5, "gives 1.5 processors for 2 threads", False),
+        ("system", "memory_available", 10**8, "100 MB of memory are free", False),
+        ("system", "features_found", ["sse3", "avx2", "fma"], "not used though present: fma", False),
         ("environment", "EDGELLM_OFFLINE", "1", "nothing can be pulled", False),
     ],
 )
@@ -65,7 +68,7 @@ def test_command(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = cli("doctor", "--json")
     assert result.code == 0
     facts = json.loads(result.out)
-    assert facts["system"]["isa"] == "avx2"
+    assert facts["system"]["threads"] == 2
     assert facts["store"]["folder"] == str(home / "models")
     assert facts["environment"]["EDGELLM_CANARY"] == "x"
     assert not home.exists()  # looking makes nothing

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from edgellm.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from edgellm import LLM, SamplingParams, Tokenizer
+    from edgellm._native import Model
 
 MAX_INPUT = 64 << 20  # bytes of a prompt; no context holds more
 
@@ -209,32 +209,8 @@ def stdin_is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def open_weights(path: Path) -> Any:
-    """Map a model for `bench`: a context manager with `info` and `engine(n_ctx=, n_seqs=, n_batch=, n_threads=)`."""
-    return _Weights(path)
+def open_weights(path: Path) -> Model:
+    """Map a model for `bench`, which makes its own engines and needs none of the layers above them."""
+    from edgellm import _native
 
-
-class _Weights:
-    """A mapped model and the engines made on it, without the layers that text generation needs."""
-
-    def __init__(self, path: Path) -> None:
-        from edgellm import _native
-
-        self._native: Any = _native
-        self._model = self._native.Model(path)
-        self.info = self._model.info()
-
-    def __enter__(self) -> _Weights:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._model.close()
-
-    @contextmanager
-    def engine(self, **options: int) -> Iterator[Any]:
-        """One engine, freed at the end."""
-        engine = self._native.Engine(self._model, **options)
-        try:
-            yield engine
-        finally:
-            engine.close()
+    return _native.Model(path)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import platform
 import shutil
@@ -46,8 +46,7 @@ def examine() -> dict[str, Any]:
     return {
         "versions": _versions(),
         "system": _system(),
-        "memory": _memory(),
-        "cgroup": _cgroup(),
+        "swap": _swap(),
         "governor": _read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "store": _store(),
         "environment": {key: value for key, value in sorted(os.environ.items()) if key.startswith("EDGELLM_")},
@@ -88,39 +87,15 @@ def system_info() -> dict[str, Any]:
     return found
 
 
-def _memory() -> dict[str, int | None]:
-    """Bytes of memory and swap, from Linux; None elsewhere."""
-    wanted = {"MemTotal": "total", "MemAvailable": "available", "SwapTotal": "swap_total", "SwapFree": "swap_free"}
-    memory: dict[str, int | None] = dict.fromkeys(wanted.values())
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except (OSError, ValueError):
-        return memory
-    for line in lines:
-        key, _, rest = line.partition(":")
-        if key in wanted:
-            memory[wanted[key]] = int(rest.split()[0]) * 1024
-    return memory
-
-
-def _cgroup() -> dict[str, float | int | None]:
-    """Limits a container sets: processors' worth of time, and bytes of memory. None: no limit."""
-    quota = None
-    words = (_read_line("/sys/fs/cgroup/cpu.max") or "").split()
-    if len(words) == 2 and words[0].isdigit():
-        quota = int(words[0]) / int(words[1])
-    v1 = (_read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
-    if quota is None and v1[0] and v1[1] and v1[0].isdigit() and int(v1[1]):
-        quota = int(v1[0]) / int(v1[1])
-    limits = [
-        int(text)
-        for text in (
-            _read_line("/sys/fs/cgroup/memory.max"),
-            _read_line("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        )
-        if text and text.isdigit() and int(text) < 1 << 60
-    ]
-    return {"cpu_quota": quota, "memory_max": min(limits) if limits else None}
+def _swap() -> dict[str, int | None]:
+    """Bytes of swap, from Linux; None elsewhere."""
+    swap: dict[str, int | None] = {"SwapTotal": None, "SwapFree": None}
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            key, _, rest = line.partition(":")
+            if key in swap:
+                swap[key] = int(rest.split()[0]) * 1024
+    return {"total": swap["SwapTotal"], "free": swap["SwapFree"]}
 
 
 def _read_line(path: str) -> str | None:
@@ -161,7 +136,7 @@ def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
     def add(text: str, advice: str, *, fatal: bool = False) -> None:
         found.append({"text": text, "advice": advice, "fatal": fatal})
 
-    system, store, memory = facts["system"], facts["store"], facts["memory"]
+    system, store = facts["system"], facts["store"]
     if "error" in system:
         add(f"the library does not load ({system['error']})", "install edgellm again: pip install .", fatal=True)
     if "error" in store:
@@ -177,13 +152,17 @@ def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
         )
     for name in store.get("missing", ()):
         add(f"the file registered as {name} is gone", f"put it back, or 'edgellm rm {name}'")
-    quota = facts["cgroup"]["cpu_quota"]
-    threads = system.get("default_threads")
-    if quota is not None and isinstance(threads, int) and threads > max(quota, 1):
+    found_set, used = set(system.get("features_found", ())), set(system.get("features_used", ()))
+    if found_set - used:
+        add(f"not used though present: {' '.join(sorted(found_set - used))}", "unset EDGELLM_CPU_DISABLE")
+    if used and platform.machine().lower() in ("x86_64", "amd64") and "avx2" not in used:
+        add("no AVX2 in use", "edgellm runs, several times slower than with it")
+    quota, threads = system.get("cgroup_cpus"), system.get("threads")
+    if quota is not None and threads is not None and threads > max(quota, 1):
         add(f"a container limit gives {quota:.1f} processors for {threads} threads", f"use -t {max(int(quota), 1)}")
     if facts["governor"] == "powersave":
         add("the processor's governor is 'powersave'", "'performance' or 'schedutil' may be faster")
-    available = memory["available"]
+    available = system.get("memory_available")
     if available is not None and available < 400_000_000:
         add(f"only {megabytes(available)} of memory are free", "close something, or use a small --ctx")
     if facts["environment"].get("EDGELLM_OFFLINE", "0") not in ("", "0"):
@@ -193,14 +172,11 @@ def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def report(facts: dict[str, Any], found: list[dict[str, Any]]) -> str:
     """The facts for people."""
-    versions, store, memory, cgroup = facts["versions"], facts["store"], facts["memory"], facts["cgroup"]
+    versions, store, swap = facts["versions"], facts["store"], facts["swap"]
     rows = [["edgellm", versions["edgellm"]], ["python", f"{versions['python']} ({versions['executable']})"]]
     rows.append(["platform", versions["platform"]])
-    rows += [[key.replace("_", " "), _shown(value)] for key, value in facts["system"].items()]
-    rows.append(["memory", f"{_size(memory['available'])} free of {_size(memory['total'])}"])
-    rows.append(["swap", f"{_size(memory['swap_free'])} free of {_size(memory['swap_total'])}"])
-    quota = cgroup["cpu_quota"]
-    rows.append(["container limits", f"processors {quota or 'none'}, memory {_size(cgroup['memory_max'], 'none')}"])
+    rows += [[key.replace("_", " "), _shown(value)] for key, value in facts["system"].items() if key != "version"]
+    rows.append(["swap", f"{_size(swap['free'])} free of {_size(swap['total'])}"])
     if facts["governor"]:
         rows.append(["governor", facts["governor"]])
     models = f"{store.get('models', '?')} models, {_size(store.get('model_bytes'))}"
@@ -212,8 +188,8 @@ def report(facts: dict[str, Any], found: list[dict[str, Any]]) -> str:
     return "\n".join(lines if found else [*lines, "no problems found"])
 
 
-def _size(n_bytes: int | None, unknown: str = "unknown") -> str:
-    return unknown if n_bytes is None else megabytes(n_bytes)
+def _size(n_bytes: int | None) -> str:
+    return "unknown" if n_bytes is None else megabytes(n_bytes)
 
 
 def _shown(value: Any) -> str:
@@ -221,4 +197,6 @@ def _shown(value: Any) -> str:
         return " ".join(map(str, value)) or "none"
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 24:
         return megabytes(value)
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return "none" if value is None else str(value)
