@@ -1,34 +1,29 @@
-# kernels.cmake - csrc/kernels as the object library edgellm_kernels: FAMILY_ISA.c is compiled for that instruction set,
-# everything else for the baseline. Which one runs is chosen in kernels.c, so a name here, a file's suffix and a name in
-# EDGELLM_CPU_DISABLE are one word. Needs EL_ARCH, el_flags and el_warnings.
+# kernels.cmake - csrc/kernels, one file per family and instruction set: NAME_ISA.c is compiled with EL_FLAGS_ISA, any
+# other file with no instruction set named. The same word is the CPU feature in csrc/base/cpu.h.
+# Kernels are C, not C++: inline functions shared by differently flagged C++ files leak instructions at link time.
 
-set(EL_FLAGS_ref -fno-tree-vectorize) # the definition stays scalar
-set(EL_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(EL_FLAGS_ref -fno-tree-vectorize) # stays scalar
+set(EL_FLAGS_avx2 -mavx -mavx2 -mfma -mf16c)
+set(EL_FLAGS_avx512 ${EL_FLAGS_avx2} -mavx512f -mavx512cd -mavx512bw -mavx512vl -mavx512dq)
+set(EL_FLAGS_avx512vnni ${EL_FLAGS_avx512} -mavx512vnni)
+set(EL_FLAGS_neon "")
+set(EL_ISAS_x86_64 ref avx2 avx512 avx512vnni)
+set(EL_ISAS_arm64 ref neon)
+set(EL_ISAS_arm32 ref)
+set(EL_ISAS_generic ref)
 
-set(EL_ISAS ref)
-if(EL_ARCH STREQUAL "x86_64")
-  list(APPEND EL_ISAS avx2)
-endif()
-
-add_library(edgellm_kernels OBJECT "${PROJECT_SOURCE_DIR}/csrc/kernels/kernels.c"
-            "${PROJECT_SOURCE_DIR}/csrc/kernels/blocks.c")
-target_include_directories(edgellm_kernels PRIVATE "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/csrc/base"
-                           "${PROJECT_SOURCE_DIR}/csrc/kernels")
-target_link_libraries(edgellm_kernels PRIVATE el_flags el_warnings)
-
-# el_kernels(matmul ref avx2): the files of a family, for those of its instruction sets that this architecture has
-function(el_kernels family)
-  foreach(isa IN LISTS ARGN)
-    if(isa IN_LIST EL_ISAS)
-      set(source "${PROJECT_SOURCE_DIR}/csrc/kernels/${family}_${isa}.c")
-      target_sources(edgellm_kernels PRIVATE "${source}")
-      set_source_files_properties("${source}" PROPERTIES COMPILE_OPTIONS "${EL_FLAGS_${isa}}")
+file(GLOB kernels CONFIGURE_DEPENDS csrc/kernels/*.c)
+if(kernels)
+  add_library(edgellm_kernels OBJECT EXCLUDE_FROM_ALL)
+  foreach(source IN LISTS kernels)
+    get_filename_component(name "${source}" NAME_WE)
+    if(NOT name MATCHES "_(ref|avx2|avx512|avx512vnni|neon)$")
+      target_sources(edgellm_kernels PRIVATE ${source})
+    elseif(CMAKE_MATCH_1 IN_LIST EL_ISAS_${EL_ARCH})
+      target_sources(edgellm_kernels PRIVATE ${source})
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${EL_FLAGS_${CMAKE_MATCH_1}}")
     endif()
   endforeach()
-endfunction()
-
-el_kernels(matmul ref avx2)
-el_kernels(superblock avx2)
-el_kernels(floats avx2)
-el_kernels(rows ref avx2)
-el_kernels(attention ref avx2)
+  target_include_directories(edgellm_kernels PUBLIC include csrc/base csrc/kernels)
+  target_link_libraries(edgellm_kernels PRIVATE el_flags el_warnings)
+endif()
