@@ -255,10 +255,10 @@ def token_array(tokens: Sequence[int]) -> array[int]:
     try:
         return array("i", tokens)
     except (TypeError, OverflowError):
-        for place, token in enumerate(tokens):
+        for place, token in enumerate(tokens if isinstance(tokens, Iterable) else ()):
             if not isinstance(token, int) or not -(1 << 31) <= token < 1 << 31:
                 raise InvalidArgument(f"token {place} is {token!r}; token ids are whole numbers") from None
-        raise InvalidArgument("tokens must be a sequence of whole numbers") from None
+        raise InvalidArgument(f"tokens must be a list of token ids, not {type(tokens).__name__}") from None
 
 
 def _encoded(text: str | bytes) -> bytes:
@@ -369,9 +369,8 @@ class Model(Handle):
             for name in ModelInfo.__dataclass_fields__
             if name not in ("path", "architecture", "type")
         }
-        return ModelInfo(
-            path=path, architecture=ffi.string(info.architecture).decode(), type=ffi.string(info.type).decode(), **numbers
-        )
+        names = {name: ffi.string(getattr(info, name)).decode() for name in ("architecture", "type")}
+        return ModelInfo(path=path, **names, **numbers)
 
     def vocab(self) -> Vocab:
         """The model's vocabulary."""
@@ -436,7 +435,7 @@ class Engine(Handle):
         _engines_started = True
         super().__init__(out[0], lib.edgellm_engine_free, model.pointer)
         self.n_vocab = model.info.n_vocab
-        self._status = ffi.new("size_t *")
+        self._size = ffi.new("size_t *")
         pass_on_log()
 
     def info(self) -> EngineInfo:
@@ -445,7 +444,7 @@ class Engine(Handle):
         info = ffi.new("edgellm_engine_info *", {"struct_size": ffi.sizeof("edgellm_engine_info")})
         check(lib.edgellm_engine_get_info(self.pointer, info))
         numbers = [getattr(info, name) for name in EngineInfo._fields if name != "isa"]
-        return EngineInfo(*numbers, isa=ffi.string(info.isa).decode())
+        return EngineInfo._make([*numbers, ffi.string(info.isa).decode()])
 
     def cancel(self) -> None:
         """Make the running step, or the next one, end with Cancelled. Any thread."""
@@ -498,8 +497,9 @@ class Engine(Handle):
     def take_text(self, seq: int) -> str:
         """The text that is ready since the last time: whole characters."""
         ffi, lib = load()
-        engine, parts = self.pointer, []
-        text, n = ffi.new("char[]", 256), self._status
+        engine = self.pointer
+        parts: list[bytes] = []
+        text, n = ffi.new("char[]", 256), self._size
         while True:
             check(lib.edgellm_seq_take_text(engine, seq, text, 256, n))
             if n[0] == 0:
@@ -528,8 +528,10 @@ class Engine(Handle):
 
     def step(self, items: Sequence[Item]) -> None:
         """
-        One whole step. Python runs every 50 ms in between, so Ctrl-C arrives; the step is then taken back by the next
-        change of a sequence.
+        One whole step.
+
+        Python runs every 50 ms in between, so Ctrl-C arrives; the step is then taken back by the next change of a
+        sequence.
         """
         self.begin(items)
         while not self.run():
@@ -544,7 +546,7 @@ class Engine(Handle):
         return Sampled(out.token, out.finish, out.logprob, top)
 
     def logits(self, item: int) -> memoryview:
-        """Logits of item number *item* of the last step as bytes: rows of n_vocab float32. A copy is up to the caller."""
+        """Logits of item number *item* of the last step: rows of n_vocab float32, the engine's until its next step."""
         ffi, lib = load()
         out, rows = ffi.new("const float **"), ffi.new("int32_t *")
         check(lib.edgellm_step_logits(self.pointer, item, out, rows))

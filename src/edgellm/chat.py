@@ -291,7 +291,7 @@ class ChatFormat:
         The text of a template.
 
         Args:
-            name: A template of the file, one of ours, or Jinja text; None: the file's own, or the one of ours that fits.
+            name: A template of the file, one of ours, or Jinja text; None: the file's own, else one of ours that fits.
             tools: Prefer the file's template for tools.
 
         Raises:

@@ -5,6 +5,8 @@ All share `EdgellmError`; each is also the built-in that fits, so that ``except 
 The text is one sentence that names what is wrong, the value, the limit and what to do.
 """
 
+# ruff: noqa: N818  # the names say what happened; half of them would not gain from "Error" at the end
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,12 +1,13 @@
 """
 Sequences running on one engine: `Core` is what all calls of an LLM share, `Batch` is one call.
 
-Calls of several threads, and streams that their reader has not finished, take turns step by step: a call never holds the
-engine while Python code of the caller runs. The prompts of one call share steps.
+Calls of several threads, and streams that their reader has not finished, take turns step by step: a call never holds
+the engine while Python code of the caller runs. The prompts of one call share steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -316,9 +317,9 @@ class Batch:
     def _stop_string(self, run: Run) -> str | None:
         """Which stop string ended it: the engine drops its text, so look where the text went on."""
         text = self._core.tokenizer.decode_text(run.tokens, keep_special=run.params.keep_special)
-        found = [(text.find(stop, max(0, len("".join(run.texts)) - 1)), -len(stop), stop) for stop in run.params.stop_strings]
-        found = [place for place in found if place[0] >= 0]
-        return min(found)[2] if found else None
+        kept = sum(map(len, run.texts))
+        found = [(text.find(stop, max(0, kept - 1)), -len(stop), stop) for stop in run.params.stop_strings]
+        return min((place for place in found if place[0] >= 0), default=(0, 0, None))[2]
 
     def _logprob(self, sampled: _native.Sampled) -> TokenLogprob:
         def named(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
@@ -345,11 +346,9 @@ class Batch:
 
 def close_all(core: Core, seqs: Sequence[int]) -> None:
     """Close sequences, also if the LLM is closed meanwhile."""
-    for seq in seqs:
-        try:
+    with contextlib.suppress(ClosedError):
+        for seq in seqs:
             core.engine.close_seq(seq)
-        except ClosedError:
-            return
 
 
 def _slice(prompt: Sequence[int], tokens: Sequence[int], start: int, end: int) -> Sequence[int]:

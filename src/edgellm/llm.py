@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KvType = Literal["f16", "f32", "q8_0"]
-Prompt = str | Sequence[int] if TYPE_CHECKING else Any
 Message = Mapping[str, Any]
 MAX_LOGITS = 64 << 20  # bytes of logits in one step, when the caller leaves the choice to us
 _DEFAULTS = SamplingParams()
@@ -181,22 +180,27 @@ class LLM:
             messages, add_generation_prompt=add_generation_prompt, template=template, tools=tools, **variables
         )
 
-    def _ids(self, prompt: Prompt) -> list[int]:
+    def _ids(self, prompt: str | bytes | Sequence[int]) -> list[int]:
         """The tokens of a prompt, checked against the context."""
         if isinstance(prompt, (str, bytes)):
             ids = self.tokenizer.encode(prompt, add_special=True)
             if self.tokenizer.adds_eos and ids and ids[-1] == self.tokenizer.eos:
                 ids.pop()  # the text is to go on
-        else:
+        elif hasattr(prompt, "__len__"):
             ids = _native.token_array(prompt).tolist()
+        else:
+            raise InvalidArgument(f"a prompt is text or a list of token ids, not {type(prompt).__name__}")
         return self._fitting(ids)
 
     def _fitting(self, ids: list[int]) -> list[int]:
         if not ids:
-            raise InvalidArgument("the prompt is empty and this vocabulary puts nothing in front; give at least one token")
+            raise InvalidArgument(
+                "the prompt is empty and this vocabulary puts no token in front of a text; give at least one token"
+            )
         if len(ids) > self.n_ctx:
             raise ContextOverflow(
-                f"the prompt has {len(ids)} tokens, the context {self.n_ctx}; shorten the prompt or use n_ctx={len(ids)} or more"
+                f"the prompt has {len(ids)} tokens, the context {self.n_ctx}; "
+                f"shorten the prompt or use n_ctx={len(ids)} or more"
             )
         for place, token in enumerate(ids):
             if not 0 <= token < self.info.n_vocab:
@@ -216,7 +220,9 @@ class LLM:
         self, prompt: Sequence[str] | Sequence[Sequence[int]], params: SamplingParams | None = None, **overrides: Any
     ) -> list[Completion]: ...
 
-    def generate(self, prompt: Any, params: SamplingParams | None = None, **overrides: Any) -> Completion | list[Completion]:
+    def generate(
+        self, prompt: Any, params: SamplingParams | None = None, **overrides: Any
+    ) -> Completion | list[Completion]:
         """
         Continue a prompt, or several in shared steps.
 
@@ -250,7 +256,9 @@ class LLM:
             results = [run.completion(batch.asked) for run in runs]
         return results[0] if single else results
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **overrides: Any) -> Iterator[Chunk]:
+    def stream(
+        self, prompt: str | Sequence[int], params: SamplingParams | None = None, **overrides: Any
+    ) -> Iterator[Chunk]:
         """
         Continue a prompt and yield the text as it comes.
 
@@ -353,8 +361,12 @@ class LLM:
         if stream:
             return self._chat_chunks(head, self._stream(run))
         done = self._last(self._stream(run))
-        message = {"role": "assistant", "content": done.text}
-        choice = {"index": 0, "message": message, "logprobs": _openai(done.logprobs), "finish_reason": done.finish_reason}
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": done.text},
+            "logprobs": _openai(done.logprobs),
+            "finish_reason": done.finish_reason,
+        }
         return cast(
             ChatCompletion, {**head, "object": "chat.completion", "choices": [choice], **_usage_and_timings(done)}
         )

@@ -163,5 +163,7 @@ class Tokenizer:
     def control_tokens(self) -> dict[str, int]:
         """Spellings that only control tokens have. Takes up to 0.2 s for a large vocabulary, once."""
         kinds = (_native.KIND_CONTROL, _native.KIND_UNKNOWN)
-        spelled = ((token, self._vocab.piece(token)) for token in range(self.n_tokens) if self._vocab.kind(token) in kinds)
+        spelled = (
+            (token, self._vocab.piece(token)) for token in range(self.n_tokens) if self._vocab.kind(token) in kinds
+        )
         return {piece.decode("utf-8", "replace"): token for token, piece in spelled if piece}

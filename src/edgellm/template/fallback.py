@@ -45,7 +45,7 @@ _ZEPHYR = """\
 {% endif %}"""
 
 _PLAIN = """\
-{{ bos_token }}{% for m in messages %}
+{% for m in messages %}
 {{ '' if m.role == 'system' else m.role|capitalize ~ ': ' }}{{ m.content|trim }}
 
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""

@@ -1,6 +1,8 @@
 """
-The filters a template may use: jinja2's own, each behind a check of what it would make, and `tojson` as chat templates
-expect it (plain JSON, not escaped for HTML).
+The filters a template may use.
+
+They are jinja2's own, each behind a check of what it would make, and `tojson` as chat templates expect it: plain JSON,
+not escaped for HTML.
 
 Filters that nobody needs in a chat template and that are hard to bound (wordwrap, pprint, urlize, xmlattr, striptags)
 or that reach around the sandbox (attr) are not there.
@@ -13,7 +15,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from jinja2.defaults import DEFAULT_FILTERS
+from jinja2.filters import FILTERS
 from markupsafe import Markup
 
 from edgellm.template import methods
@@ -102,12 +104,12 @@ def _trim(sandbox: Sandbox, value: Any, chars: Any = None) -> None:
 
 
 _CHECKS: dict[str, Check] = {
-    **dict.fromkeys("abs count d default first float last length safe".split(), _any),
-    **dict.fromkeys("capitalize e escape forceescape lower string truncate upper urlencode".split(), _text),
-    **dict.fromkeys("title wordcount".split(), _words),
-    **dict.fromkeys(
-        "dictsort groupby items list map max min reject rejectattr reverse select selectattr sort unique".split(), _items
-    ),
+    **dict.fromkeys(("abs", "count", "d", "default", "first", "float", "last", "length", "safe"), _any),
+    **dict.fromkeys(("capitalize", "e", "escape", "forceescape", "lower", "string"), _text),
+    **dict.fromkeys(("truncate", "upper", "urlencode"), _text),
+    **dict.fromkeys(("title", "wordcount"), _words),
+    **dict.fromkeys(("dictsort", "groupby", "items", "list", "map", "max", "min", "reject", "rejectattr"), _items),
+    **dict.fromkeys(("reverse", "select", "selectattr", "sort", "unique"), _items),
     "batch": _batch,
     "center": _center,
     "indent": _indent,
@@ -174,7 +176,7 @@ def _format(sandbox: Sandbox, value: Any, *args: Any, **kwargs: Any) -> str:
 
 def filters_for(sandbox: Sandbox) -> dict[str, Callable[..., Any]]:
     """The filters of one sandbox."""
-    filters = {name: _guard(sandbox, DEFAULT_FILTERS[name], check) for name, check in _CHECKS.items()}
+    filters = {name: _guard(sandbox, FILTERS[name], check) for name, check in _CHECKS.items()}
     filters["tojson"] = _guard(sandbox, functools.partial(_tojson, sandbox), _any)
     filters["format"] = _guard(sandbox, functools.partial(_format, sandbox), _any)
     return filters

@@ -30,6 +30,7 @@ class Method:
         self._budget, self.name, self._function, self._value = budget, name, function, value
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it, at its price."""
         self._budget.tick()
         return self._budget.made(self._function(self._budget, self._value, *args, **kwargs))
 
@@ -161,7 +162,7 @@ class _Formatter(Formatter):
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:
         self._budget.need_text(value, 12)
-        return super().convert_field(value, conversion)  # type: ignore[arg-type]  # typeshed leaves None out
+        return super().convert_field(value, conversion)
 
     def format_field(self, value: Any, format_spec: str) -> str:
         self._budget.tick()
@@ -216,17 +217,16 @@ def percent(budget: Budget, text: str, values: Any) -> str:
     budget.tick(n_fields)
     weight = budget.weigh(values)
     budget.need(4 * len(text) + n_fields * (12 * weight.n_bytes + 4 * 2048))
-    return text % values
+    result: str = text % values
+    return result
 
 
+_PLAIN = """
+    capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit islower isnumeric isspace
+    istitle isupper lower partition removeprefix removesuffix startswith swapcase title upper
+"""
 _STR: dict[str, Callable[..., Any]] = {
-    **{
-        name: _plain(name)
-        for name in (
-            "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit islower isnumeric "
-            "isspace istitle isupper lower partition removeprefix removesuffix startswith swapcase title upper"
-        ).split()
-    },
+    **{name: _plain(name) for name in _PLAIN.split()},
     **{name: _searching(name) for name in ("lstrip", "rfind", "rindex", "rpartition", "rstrip", "strip")},
     **{name: _padding(name) for name in ("center", "ljust", "rjust", "zfill")},
     "join": join,

@@ -10,6 +10,8 @@ one in three). Three additions do:
 - filters and methods come from lists of what is allowed (`filters`, `methods`).
 """
 
+# ruff: noqa: N802, N815  # visit_For and the like are the names jinja2 looks for
+
 from __future__ import annotations
 
 import re
@@ -41,7 +43,9 @@ _FORBIDDEN = (
     nodes.EvalContextModifier,
     nodes.ScopedEvalContextModifier,
 )
-_COMPARING_TESTS = frozenset("== eq equalto != ne > gt greaterthan >= ge < lt lessthan <= le in sameas".split())
+_COMPARING_TESTS = frozenset(
+    ("==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt", "lessthan", "<=", "le", "in")
+)
 
 
 class RenderError(Exception):
@@ -56,7 +60,7 @@ class RaisedError(RenderError):
     """The template called raise_exception(text): it refuses these messages."""
 
 
-class _Raise(TemplateError):
+class _RaiseError(TemplateError):
     """Carries the text of raise_exception out of the template."""
 
 
@@ -231,9 +235,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
             times = right if sized[0] is left else left
             if isinstance(times, int) and times > 0:
                 self.budget.need(len(sized[0]) * (4 if isinstance(sized[0], str) else 8) * times)
-        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-            if left.bit_length() * abs(right) > MAX_BITS:
-                raise LimitError("computes a number of more than a thousand digits")
+        elif (
+            operator == "**"
+            and isinstance(left, int)
+            and isinstance(right, int)
+            and left.bit_length() * abs(right) > MAX_BITS
+        ):
+            raise LimitError("computes a number of more than a thousand digits")
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """``obj.attribute``: an allowed method, an item of a dict, or a public attribute of a template object."""
@@ -247,7 +255,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         if isinstance(obj, tuple) and attribute in getattr(obj, "_fields", ()):
             return getattr(obj, attribute)  # of groupby
-        if isinstance(obj, (LoopContext, Namespace, BlockReference, TemplateReference, Undefined)) or attribute.startswith("_"):
+        if isinstance(
+            obj, (LoopContext, Namespace, BlockReference, TemplateReference, Undefined)
+        ) or attribute.startswith("_"):
             return super().getattr(obj, attribute)
         if isinstance(obj, Macro) and attribute in ("name", "arguments", "catch_kwargs", "catch_varargs", "caller"):
             return getattr(obj, attribute)
@@ -310,7 +320,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.budget.made(dict(*args, **kwargs))
 
     def _raise(self, message: Any = "") -> None:
-        raise _Raise(self.budget.text(message)[:500])
+        raise _RaiseError(self.budget.text(message)[:500])
 
     def _strftime_now(self, format_: Any) -> str:
         if not isinstance(format_, str) or not re.fullmatch(r"(?:[^%]|%-?[A-Za-z%]){0,100}", format_):
@@ -365,13 +375,13 @@ class Template:
                 self._env.budget = Budget(self.limits, dict(variables))
                 context = self._template.new_context(dict(variables))
                 return "".join(self._template.root_render_func(context))
-            except _Raise as error:
+            except _RaiseError as error:
                 raise RaisedError(f"refuses these messages: {_one_line(error)}") from None
             except LimitError as error:
                 raise OverLimitError(f"{error}{self._where(error)}") from None
             except RecursionError:
                 raise RenderError("is nested too deeply") from None
-            except Exception as error:  # whatever a template can provoke in the values it is given
+            except Exception as error:  # noqa: BLE001  # whatever a template can provoke in the values it is given
                 raise RenderError(f"fails{self._where(error)}: {_one_line(error)}") from None
             finally:
                 self._env.budget = Budget(self.limits)  # lets go of the values
