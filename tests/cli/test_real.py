@@ -134,6 +134,7 @@ def test_prompt_longer_than_the_context(tiny: Path, home: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert "512" in result.stderr
+    assert "use --ctx " in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgellm.errors import EdgellmError, ModelNotFound
 
+from edgellm.errors import EdgellmError, ModelNotFound
 from edgellm.store import Store, resolve
 from edgellm.store import partial as partial_module
 from edgellm.store import store as store_module
@@ -631,6 +631,27 @@ def test_kill_at_any_moment(store: Store, server: Server) -> None:
     sent = len([1 for _, headers in server.requests if "Range" not in headers])
     assert sent <= 3  # the others went on from a checkpoint
     assert store.sweep() == 0
+    assert no_debris(store)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_ctrl_c_during_a_pull(store: Store, server: Server) -> None:
+    """The command line says nothing more, leaves with 130, and the next pull goes on."""
+    server.delay = 0.05
+    path = os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "edgellm", "pull", "--insecure", server.url() + f"#sha256={DIGEST}"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
+    while not server.requests:
+        time.sleep(0.02)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert store.list() == []
+    server.delay = 0.0
+    assert pull_url(store, server.url() + f"#sha256={DIGEST}").path.read_bytes() == MODEL
+    assert "Range" in server.requests[1][1]
     assert no_debris(store)
 
 

@@ -100,7 +100,8 @@ def _failed(error: Exception) -> int:
     from edgellm.cli._text import say
 
     if isinstance(error, EdgellmError):
-        say(str(error) or type(error).__name__)
+        text = str(error) or type(error).__name__
+        say(text.replace("n_ctx=", "--ctx ").replace("n_ctx is", "--ctx is"))  # the option's name, not the library's
     elif isinstance(error, MemoryError):
         say("there is not enough memory: try a smaller --ctx or a smaller model")
     elif isinstance(error, OSError):

@@ -288,10 +288,10 @@ def check_magic(start: bytes, what: str) -> None:
     """
     if len(start) >= 4 and start[:4] == b"GGUF":
         return
-    kind = "a web page" if start.lstrip()[:1] == b"<" else "something else"
+    kind = " but a web page" if start.lstrip()[:1] == b"<" else ""
     if start.startswith(b"version https://git-lfs"):
-        kind = "a Git LFS pointer"
-    raise DownloadFailed(f"{what} is {kind}, not a GGUF model: it begins with {shown(start[:16].decode('latin-1'))}")
+        kind = " but a Git LFS pointer"
+    raise DownloadFailed(f"{what} is not a GGUF model{kind}: it begins with {shown(start[:16].decode('latin-1'))}")
 
 
 def _number(value: object) -> int | None:
