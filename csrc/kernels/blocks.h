@@ -118,9 +118,11 @@ static inline size_t el_act256_d(int64_t k) { return el_act256_sum32(k) + (size_
 
 /* ---- tables of one instruction set: each fills what it speeds up ----------------------- */
 
+void el_act_use_ref(el_kernels *t);
 void el_matmul_use_ref(el_kernels *t);
 void el_rows_use_ref(el_kernels *t);
 void el_attention_use_ref(el_kernels *t);
+void el_act_use_avx2(el_kernels *t);
 void el_matmul_use_avx2(el_kernels *t);
 void el_superblock_use_avx2(el_kernels *t);
 void el_floats_use_avx2(el_kernels *t);

@@ -7,6 +7,7 @@
 
 static void use_ref(el_kernels *t)
 {
+    el_act_use_ref(t);
     el_matmul_use_ref(t);
     el_rows_use_ref(t);
     el_attention_use_ref(t);
@@ -15,6 +16,7 @@ static void use_ref(el_kernels *t)
 #if defined(__x86_64__)
 static void use_avx2(el_kernels *t)
 {
+    el_act_use_avx2(t);
     el_matmul_use_avx2(t);
     el_superblock_use_avx2(t);
     el_floats_use_avx2(t);
