@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "engine.h"
+#include "kernels.h"
 
 #define REFUSE_NULL(condition, names)                                                                                  \
     do {                                                                                                               \
@@ -48,9 +49,9 @@ edgellm_status edgellm_engine_get_info(const edgellm_engine *e, edgellm_engine_i
                                   .n_blocks_free = e->blocks.n_free,
                                   .n_plans = e->plans.n,
                                   .kv_bytes = e->pool.n_bytes,
-                                  .scratch_bytes = el_plans_bytes(&e->plans) + e->work_bytes};
-    n = strlen(e->cpu->isa);
-    memcpy(info->isa, e->cpu->isa, EL_MIN(n, sizeof info->isa - 1));
+                                  .scratch_bytes = el_plans_bytes(&e->plans)};
+    n = strlen(el_kernels_get()->isa);
+    memcpy(info->isa, el_kernels_get()->isa, EL_MIN(n, sizeof info->isa - 1));
     return EDGELLM_OK;
 }
 

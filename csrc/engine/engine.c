@@ -6,6 +6,7 @@
 #include "ggml.h"
 #include "log.h"
 #include "system.h"
+#include "workers.h"
 
 enum { MAX_SEQS = 256, MAX_BATCH = 4096, MAX_THREADS = 256, DEFAULT_CTX = 8192 };
 
@@ -57,16 +58,6 @@ done:
     return status;
 }
 
-static edgellm_status start_threads(el_engine *e)
-{
-    struct ggml_threadpool_params params;
-
-    e->cpu->threadpool_params_init(&params, e->n_threads);
-    params.poll = 0; /* between steps workers sleep: an idle engine costs nothing */
-    e->threads = e->cpu->threadpool_new(&params);
-    return e->threads ? EDGELLM_OK : el_fail(EDGELLM_ENOMEM, "could not start %d threads", e->n_threads);
-}
-
 edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgellm_engine_options *o)
 {
     edgellm_status status = EDGELLM_OK;
@@ -96,8 +87,7 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     }
     EL_TRY(el_blocks_init(&e->blocks, n_blocks));
     EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS));
-    EL_TRY(el_plans_init(&e->plans, model, e->pool.kv));
-    EL_TRY(start_threads(e));
+    EL_TRY(el_plans_init(&e->plans, model, e->pool.kv, e->cpu, e->n_threads));
     el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads, e->cpu->isa, e->n_ctx,
            n_blocks);
     *out = e;
@@ -115,14 +105,11 @@ void el_engine_free(el_engine *e)
         el_generate_clear(&e->seqs[i]);
         el_block_table_clear(&e->blocks, &e->seqs[i].blocks);
     }
-    if (e->threads)
-        e->cpu->threadpool_free(e->threads);
     el_plans_clear(&e->plans);
     el_pool_clear(&e->pool);
     el_blocks_clear(&e->blocks);
     el_free(e->seqs);
     el_free(e->step.items);
-    el_free(e->work);
     el_free(e);
 }
 
@@ -154,6 +141,7 @@ edgellm_status el_seq_close(el_engine *e, int32_t seq)
 
     EL_TRY(el_engine_seq(e, seq, &s));
     el_step_abandon(e);
+    el_workers_quiesce(); /* none may still write to the blocks that are given back */
     el_generate_clear(s);
     el_block_table_clear(&e->blocks, &s->blocks);
     memset(s, 0, sizeof *s);
@@ -169,6 +157,7 @@ edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens)
     EL_TRY(el_engine_seq(e, seq, &s));
     EL_TRY(check_range("n_tokens", n_tokens, 0, s->length));
     el_step_abandon(e);
+    el_workers_quiesce();
     s->length = n_tokens;
     el_blocks_shrink(&e->blocks, &s->blocks, n_tokens);
 done:

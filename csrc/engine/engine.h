@@ -39,22 +39,18 @@ typedef struct el_step {
     el_plan *plan;
     int32_t n_items, n_rows, n_out;
     el_step_item *items; /* n_seqs entries, in the caller's order */
-    int32_t next_layer;  /* layers before it are computed */
-    int32_t next_node;
+    int32_t parity;
 } el_step;
 
 typedef struct edgellm_engine {
     const el_model *model;
     const el_ggml_cpu *cpu;
-    struct ggml_threadpool *threads;
     int32_t n_ctx, n_seqs, n_batch, n_threads;
     el_pool pool;
     el_blocks blocks;
     el_plans plans;
     el_seq *seqs;
     el_step step;
-    void *work; /* ggml's scratch */
-    size_t work_bytes;
     _Atomic bool cancel;
 } el_engine;
 

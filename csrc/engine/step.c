@@ -1,18 +1,17 @@
-/* step.c - one step: check, reserve cache, fill the graph's inputs, compute in slices, sample.
- * A step computes in slices of whole layers so that the caller gets the thread back every few tens of milliseconds (to
+/* step.c - one step: check, reserve cache, fill the graph's inputs, compute, sample.
+ * Computing pauses between regions when its time is up, so that the caller gets the thread back (to
  * see Ctrl-C, say) without losing work: edgellm_step_run returns AGAIN in between. Cancelling takes effect within one
- * graph node. Until a step has finished, no sequence has changed. */
+ * region. Until a step has finished, no sequence has changed. */
 #include "engine.h"
 
-#include <math.h>
 #include <string.h>
-#include <time.h>
 
-#include "ggml-impl.h" /* ggml_graph_view: a slice of a graph */
 #include "ggml.h"
+#include "workers.h"
 
-/* Multiplications in one slice: about 10 ms on two slow cores, so small steps run in one go. */
-#define SLICE_WORK 1.0e8
+enum {
+    ALTERNATE_ROWS = 16
+}; /* steps up to this size alternate between two plans, so that none waits for a straggler */
 
 /* ---- begin -------------------------------------------------------------------------------- */
 
@@ -92,41 +91,59 @@ static void lay_out_rows(el_step *step, const edgellm_item *items, int32_t n_ite
 }
 
 /* One row of a mask: 0 for the slots of the sequence's positions first .. position, -infinity for all others. */
-static void fill_mask_row(ggml_fp16_t *row, int32_t n_kv, const el_block_table *blocks, int32_t first, int32_t position)
+static void fill_mask_row(const struct ggml_tensor *mask, int32_t row, const el_block_table *blocks, int32_t first,
+                          int32_t position)
 {
     const ggml_fp16_t hidden = 0xFC00; /* -infinity */
+    ggml_fp16_t *to = (ggml_fp16_t *)mask->data + row * mask->ne[0];
 
-    for (int32_t i = 0; i < n_kv; i++)
-        row[i] = hidden;
+    for (int64_t i = 0; i < mask->ne[0]; i++)
+        to[i] = hidden;
     for (int32_t at = first; at <= position; at++)
-        row[el_block_slot(blocks, at)] = 0;
+        to[el_block_slot(blocks, at)] = 0;
+}
+
+/* What one row may see, for one kind of layer. Inputs that nothing reads have no data. */
+static void fill_visible(const struct ggml_tensor *ranges, const struct ggml_tensor *mask, int32_t row, int32_t item,
+                         const el_block_table *blocks, int32_t first, int32_t position)
+{
+    const int32_t range[4] = {first, position + 1, item, 0};
+
+    if (ranges && ranges->data)
+        memcpy((int32_t *)ranges->data + 4 * row, range, sizeof range);
+    if (mask && mask->data)
+        fill_mask_row(mask, row, blocks, first, position);
+}
+
+static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int32_t position)
+{
+    const el_graph_inputs *in = &e->step.plan->graph.in;
+    const el_hparams *hp = &e->model->hp;
+    const el_block_table *blocks = &e->seqs[e->step.items[item].seq].blocks;
+
+    ((int32_t *)in->tokens->data)[row] = token;
+    ((int32_t *)in->positions->data)[row] = position;
+    ((int64_t *)in->slots->data)[row] = el_block_slot(blocks, position);
+    fill_visible(in->ranges, in->mask, row, item, blocks, 0, position);
+    fill_visible(in->ranges_sliding, in->mask_sliding, row, item, blocks, EL_MAX(0, position - hp->window + 1),
+                 position);
+    if (in->attn_temp && in->attn_temp->data)
+        ((float *)in->attn_temp->data)[row] = el_graph_attn_temperature(hp, position);
 }
 
 static void fill_inputs(el_engine *e, const edgellm_item *items)
 {
-    const el_graph *g = &e->step.plan->graph;
-    const el_graph_inputs *in = &g->in;
-    const int32_t n_kv = g->shape.n_kv;
-    const int32_t window = e->model->hp.window;
-    int32_t *tokens = in->tokens->data, *positions = in->positions->data;
-    int64_t *slots = in->slots->data;
+    const el_graph_inputs *in = &e->step.plan->graph.in;
     int32_t row = 0;
 
     for (int32_t i = 0; i < e->step.n_items; i++) {
         const el_step_item *it = &e->step.items[i];
         const el_seq *s = &e->seqs[it->seq];
-        for (int32_t t = 0; t < it->n_tokens; t++, row++) {
-            const int32_t position = s->length + t;
-            tokens[row] = items[i].tokens[t];
-            positions[row] = position;
-            slots[row] = el_block_slot(&s->blocks, position);
-            fill_mask_row((ggml_fp16_t *)in->mask->data + (size_t)row * (size_t)n_kv, n_kv, &s->blocks, 0, position);
-            if (in->mask_sliding)
-                fill_mask_row((ggml_fp16_t *)in->mask_sliding->data + (size_t)row * (size_t)n_kv, n_kv, &s->blocks,
-                              EL_MAX(0, position - window + 1), position);
-            if (in->attn_temp)
-                ((float *)in->attn_temp->data)[row] = el_graph_attn_temperature(&e->model->hp, position);
-        }
+        if (in->tables->data)
+            memcpy((int32_t *)in->tables->data + i * in->tables->ne[0], s->blocks.ids,
+                   (size_t)s->blocks.n * sizeof(int32_t));
+        for (int32_t t = 0; t < it->n_tokens; t++, row++)
+            fill_row(e, i, row, items[i].tokens[t], s->length + t);
         for (int32_t k = 0; k < it->n_out; k++)
             ((int32_t *)in->outputs->data)[it->first_out + k] = row - it->n_out + k;
     }
@@ -141,91 +158,54 @@ edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_
     EL_TRY(check_items(e, items, n_items));
     EL_TRY(reserve(e, items, n_items));
     lay_out_rows(&e->step, items, n_items);
-    shape = (el_graph_shape){.n_rows = e->step.n_rows, .n_out = e->step.n_out};
+    shape = (el_graph_shape){.n_rows = e->step.n_rows, .n_out = e->step.n_out, .n_seqs = n_items};
+    if (shape.n_rows <= ALTERNATE_ROWS)
+        shape.instance = e->step.parity ^= 1;
     shape.n_kv = el_plan_round_slots(el_blocks_used_slots(&e->blocks), e->blocks.n_blocks * EL_BLOCK_TOKENS);
     e->step.state = EL_STEP_RUNNING; /* from here on el_step_abandon gives the blocks back */
-    e->step.next_layer = e->step.next_node = 0;
     status = el_plans_get(&e->plans, shape, &e->step.plan);
-    if (status != EDGELLM_OK)
-        el_step_abandon(e);
-    else
+    if (status == EDGELLM_OK) {
+        el_cpu_plan_begin(e->step.plan->cpu);
         fill_inputs(e, items);
+    } else {
+        el_step_abandon(e);
+    }
 done:
     return status;
 }
 
 void el_step_abandon(el_engine *e)
 {
-    if (e->step.state == EL_STEP_RUNNING)
+    if (e->step.state == EL_STEP_RUNNING) {
+        el_workers_quiesce(); /* none may still write to the blocks that are given back */
         for (int32_t i = 0; i < e->step.n_items; i++) {
             el_seq *s = &e->seqs[e->step.items[i].seq];
             el_blocks_shrink(&e->blocks, &s->blocks, s->length);
         }
+    }
     e->step.state = EL_STEP_NONE;
 }
 
 /* ---- run ---------------------------------------------------------------------------------- */
 
-static double now_ms(void)
+/* Sixteen lanes, so that this costs less than reading the numbers: a float is not finite when its exponent is all ones.
+ */
+static bool all_finite(const float *x, size_t n)
 {
-    struct timespec t;
+    uint32_t bad[16] = {0};
+    size_t i = 0;
 
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static bool cancelled(void *data) { return atomic_load_explicit(&((el_engine *)data)->cancel, memory_order_relaxed); }
-
-/* Computes nodes first .. end - 1 of the plan's graph. */
-static edgellm_status compute_nodes(el_engine *e, int32_t first, int32_t end)
-{
-    struct ggml_cgraph *all = e->step.plan->graph.nodes;
-    struct ggml_cgraph slice = ggml_graph_view(all, first, end);
-    struct ggml_cplan plan = e->cpu->graph_plan(&slice, e->n_threads, e->threads);
-    enum ggml_status result;
-
-    if (plan.work_size > e->work_bytes) {
-        el_free(e->work);
-        e->work_bytes = 0;
-        e->work = el_alloc(plan.work_size, 1);
-        if (!e->work)
-            return el_no_memory(plan.work_size);
-        e->work_bytes = plan.work_size;
+    for (; i + 16 <= n; i += 16) {
+        uint32_t bits[16];
+        memcpy(bits, x + i, sizeof bits);
+        for (int k = 0; k < 16; k++)
+            bad[k] |= (bits[k] & 0x7F800000u) == 0x7F800000u;
     }
-    plan.work_data = e->work;
-    plan.abort_callback = cancelled;
-    plan.abort_callback_data = e;
-    result = e->cpu->graph_compute(&slice, &plan);
-    if (result == GGML_STATUS_ABORTED || cancelled(e))
-        return el_fail(EDGELLM_ECANCELLED, "cancelled");
-    if (result != GGML_STATUS_SUCCESS)
-        return el_fail(EDGELLM_ENOMEM, "out of memory while computing a step of %d tokens", e->step.n_rows);
-    return EDGELLM_OK;
-}
-
-/* How many layers make up one slice of this step. */
-static int32_t layers_per_slice(const el_engine *e)
-{
-    const el_hparams *hp = &e->model->hp;
-    const double layer_work = (double)e->model->n_params / hp->n_layer * e->step.n_rows;
-
-    return layer_work > SLICE_WORK ? 1 : (int32_t)EL_MIN(SLICE_WORK / layer_work, (double)hp->n_layer);
-}
-
-static edgellm_status check_finite(const el_engine *e)
-{
-    const float *logits = e->step.plan->graph.logits->data;
-    const size_t n_vocab = (size_t)e->model->hp.n_vocab;
-
-    for (int32_t row = 0; row < e->step.n_out; row++) {
-        float sum = 0; /* x - x is 0 for every finite x and NaN for others */
-        for (size_t i = 0; i < n_vocab; i++)
-            sum += logits[(size_t)row * n_vocab + i] - logits[(size_t)row * n_vocab + i];
-        if (sum != 0 || sum != sum)
-            return el_fail(EDGELLM_ENUMERIC,
-                           "the model produced NaN or infinity; its weights may be damaged (check the file's hash)");
-    }
-    return EDGELLM_OK;
+    for (; i < n; i++)
+        bad[0] |= !(x[i] - x[i] == 0);
+    for (int k = 1; k < 16; k++)
+        bad[0] |= bad[k];
+    return bad[0] == 0;
 }
 
 static edgellm_status finish(el_engine *e)
@@ -233,8 +213,9 @@ static edgellm_status finish(el_engine *e)
     edgellm_status status = EDGELLM_OK;
     const size_t n_vocab = (size_t)e->model->hp.n_vocab;
 
-    if (e->step.n_out > 0)
-        EL_TRY(check_finite(e));
+    if (e->step.n_out > 0 && !all_finite(e->step.plan->graph.logits->data, (size_t)e->step.n_out * n_vocab))
+        return el_fail(EDGELLM_ENUMERIC,
+                       "the model produced NaN or infinity; its weights may be damaged (check the file's hash)");
     for (int32_t i = 0; i < e->step.n_items; i++) {
         el_step_item *it = &e->step.items[i];
         const float *last;
@@ -254,8 +235,6 @@ done:
 
 edgellm_status el_step_run(el_engine *e, int32_t budget_ms)
 {
-    const int32_t n_layer = e->model->hp.n_layer;
-    const double deadline = now_ms() + budget_ms;
     edgellm_status status = EDGELLM_OK;
 
     if (e->step.state != EL_STEP_RUNNING)
@@ -265,17 +244,11 @@ edgellm_status el_step_run(el_engine *e, int32_t budget_ms)
         status = el_fail(EDGELLM_ECANCELLED, "cancelled");
         goto done;
     }
-    while (e->step.next_layer < n_layer) {
-        const int32_t last = EL_MIN(e->step.next_layer + layers_per_slice(e), n_layer) - 1;
-        const el_plan *plan = e->step.plan;
-        const int32_t end = last == n_layer - 1 ? ggml_graph_n_nodes(plan->graph.nodes) : plan->layer_end[last];
-        EL_TRY(compute_nodes(e, e->step.next_node, end));
-        e->step.next_layer = last + 1;
-        e->step.next_node = end;
-        if (budget_ms > 0 && e->step.next_layer < n_layer && now_ms() >= deadline)
-            return EDGELLM_AGAIN;
-    }
-    EL_TRY(finish(e));
+    status = el_cpu_plan_run(e->step.plan->cpu, budget_ms, &e->cancel);
+    if (status == EDGELLM_AGAIN)
+        return status;
+    if (status == EDGELLM_OK)
+        status = finish(e);
 done:
     if (status != EDGELLM_OK) {
         el_step_abandon(e);

@@ -20,6 +20,7 @@ typedef struct el_traits {
     bool qk_norm;             /* RMSNorm of each query and key head before rope */
     bool post_norms;          /* RMSNorm of each block's output before the residual sum */
     bool may_have_experts;
+    bool yarn_keys;         /* the file may tune YaRN: log multiplier and betas */
     int32_t sliding_period; /* every n-th layer is full, the others slide, when the file has a window but no pattern */
 } el_traits;
 

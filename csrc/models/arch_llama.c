@@ -18,7 +18,7 @@ static edgellm_status mistral3_hparams(el_hparams *hp, const el_gguf *file, cons
 
 const el_arch el_arch_mistral3 = {
     .name = "mistral3",
-    .traits = {.rope = EL_ROPE_ADJACENT, .activation = EL_ACT_SILU, .may_have_experts = true},
+    .traits = {.rope = EL_ROPE_ADJACENT, .activation = EL_ACT_SILU, .may_have_experts = true, .yarn_keys = true},
     .hparams = mistral3_hparams,
     .build = el_build_decoder,
 };

@@ -47,7 +47,6 @@ void el_build_decoder(el_graph *g)
         x = build_layer(g, layer, x);
         if (x)
             ggml_build_forward_expand(g->nodes, x);
-        g->layer_end[layer] = ggml_graph_n_nodes(g->nodes);
     }
     if (!x)
         return;

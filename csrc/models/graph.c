@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "cpu_plan.h"
 #include "ggml.h"
 
 enum { NODES_PER_LAYER = 64, NODES_BESIDES = 64 };
@@ -45,15 +46,18 @@ static void make_inputs(el_graph *g)
     g->in.outputs = s->n_out ? input(g, GGML_TYPE_I32, s->n_out, 1, 1, "outputs") : NULL;
     g->in.mask = input(g, GGML_TYPE_F16, s->n_kv, s->n_rows, 1, "mask");
     g->in.mask_sliding = hp->window ? input(g, GGML_TYPE_F16, s->n_kv, s->n_rows, 1, "mask_sliding") : NULL;
+    g->in.ranges = input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges");
+    g->in.ranges_sliding = hp->window ? input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges_sliding") : NULL;
+    g->in.tables = input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "tables");
     g->in.attn_temp = hp->attn_temp_scale != 0 ? input(g, GGML_TYPE_F32, 1, 1, s->n_rows, "attn_temp") : NULL;
 }
 
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_kv_tensors *kv, el_graph_shape shape,
-                              void *memory, int32_t *layer_end)
+                              void *memory)
 {
     const struct ggml_init_params params = {.mem_size = el_graph_memory(model), .mem_buffer = memory, .no_alloc = true};
 
-    *g = (el_graph){.model = model, .kv = kv, .shape = shape, .layer_end = layer_end};
+    *g = (el_graph){.model = model, .kv = kv, .shape = shape};
     g->ctx = ggml_init(params);
     if (!g->ctx)
         return el_no_memory(params.mem_size);
@@ -140,6 +144,8 @@ struct ggml_tensor *el_build_attention(el_graph *g, int32_t layer, struct ggml_t
 
     y = ggml_flash_attn_ext(g->ctx, ggml_permute(g->ctx, q, 0, 2, 1, 3), pool_view(g, kv->k, hp->head_k, lh->n_head_kv),
                             pool_view(g, kv->v, hp->head_v, lh->n_head_kv), mask, hp->attn_scale, 0.0f, 0.0f);
+    y->src[EL_ATTN_RANGES] = lh->sliding ? g->in.ranges_sliding : g->in.ranges;
+    y->src[EL_ATTN_TABLES] = g->in.tables;
     y = ggml_reshape_2d(g->ctx, y, (int64_t)hp->head_v * lh->n_head, rows);
     return el_build_linear(g, w->wo, w->bo, y);
 }

@@ -1,7 +1,7 @@
 /* graph.h - one step of a model as a ggml graph, and the blocks that families build it from.
  * A graph depends on the shape of a step alone (rows, outputs, visible cache slots), never on its tokens, so the engine
- * keeps it and only fills the inputs anew. It says nothing of threads, SIMD or paging: rows of K and V are written to
- * the slots that `in.slots` names, and attention reads the whole pool under a mask.
+ * keeps it and only fills the inputs anew. It says nothing of threads or SIMD: rows of K and V are written to the slots
+ * that `in.slots` names, and attention reads the pool by block tables (our backend) or whole under a mask (others).
  *
  * Shapes are ggml's: the first is the fastest. "rows" are the tokens of the step. */
 #ifndef EL_GRAPH_H
@@ -12,9 +12,11 @@
 struct ggml_cgraph;
 
 typedef struct el_graph_shape {
-    int32_t n_rows; /* tokens in the step */
-    int32_t n_out;  /* rows whose logits are wanted; may be 0 */
-    int32_t n_kv;   /* cache slots that attention looks at, from slot 0 */
+    int32_t n_rows;   /* tokens in the step */
+    int32_t n_out;    /* rows whose logits are wanted; may be 0 */
+    int32_t n_kv;     /* cache slots that attention looks at, from slot 0 */
+    int32_t n_seqs;   /* sequences in the step */
+    int32_t instance; /* plans of one shape that differ in memory alone */
 } el_graph_shape;
 
 typedef struct el_graph_inputs {
@@ -22,9 +24,13 @@ typedef struct el_graph_inputs {
     struct ggml_tensor *positions;    /* I32 [n_rows] */
     struct ggml_tensor *slots;        /* I64 [n_rows]: where each row's K and V go */
     struct ggml_tensor *outputs;      /* I32 [n_out]: which rows; NULL when n_out is 0 */
-    struct ggml_tensor *mask;         /* F16 [n_kv, n_rows]: 0 visible, -inf not */
+    struct ggml_tensor *mask;         /* for other backends than ours: F16 [n_kv, n_rows], 0 visible, -inf not */
     struct ggml_tensor *mask_sliding; /* the same for sliding layers; NULL if there are none */
-    struct ggml_tensor *attn_temp;    /* F32 [1, 1, n_rows]: scale of the queries; NULL without */
+    struct ggml_tensor
+        *ranges; /* I32 [4, n_rows]: first visible position, one past the last, sequence of the step, 0 */
+    struct ggml_tensor *ranges_sliding;
+    struct ggml_tensor *tables;    /* I32 [n_kv / 32, n_seqs]: blocks of each sequence */
+    struct ggml_tensor *attn_temp; /* F32 [1, 1, n_rows]: scale of the queries; NULL without */
 } el_graph_inputs;
 
 typedef struct el_kv_tensors { /* one layer's share of the cache pool */
@@ -40,15 +46,14 @@ typedef struct el_graph {
     struct ggml_cgraph *nodes;
     el_graph_inputs in;
     struct ggml_tensor *logits; /* F32 [n_vocab, n_out]; NULL when n_out is 0 */
-    int32_t *layer_end;         /* n_layer entries: number of nodes once that layer is complete */
 } el_graph;
 
 /* Bytes of memory that the headers of a graph need, at most. */
 size_t el_graph_memory(const el_model *model);
 
-/* Builds a step of that shape into `memory` (el_graph_memory bytes). layer_end has n_layer entries. */
+/* Builds a step of that shape into `memory` (el_graph_memory bytes). */
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_kv_tensors *kv, el_graph_shape shape,
-                              void *memory, int32_t *layer_end);
+                              void *memory);
 void el_graph_clear(el_graph *g);
 
 /* 1 + s * ln(1 + floor(position / length)): Mistral 3 and Llama 4 scale queries of far positions. */

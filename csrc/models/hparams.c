@@ -123,7 +123,6 @@ static edgellm_status read_sizes(el_hparams *hp, const el_gguf *file, const el_a
     if (arch->traits.may_have_experts) {
         EL_TRY(el_hparams_i32(file, arch, "expert_count", 1, MAX_EXPERTS, &hp->n_expert));
         EL_TRY(el_hparams_i32(file, arch, "expert_used_count", 1, MAX_EXPERTS, &hp->n_expert_used));
-        EL_TRY(el_hparams_f32(file, arch, "expert_weights_scale", 1e-6f, 1e6f, &hp->expert_scale));
         if (hp->n_expert > 0 && (hp->n_expert_used < 1 || hp->n_expert_used > hp->n_expert))
             return el_fail(EDGELLM_EFORMAT, "%s.expert_used_count is %d of %d experts", arch->name, hp->n_expert_used,
                            hp->n_expert);
@@ -200,7 +199,7 @@ static edgellm_status read_rope(el_hparams *hp, const el_gguf *file, const el_ar
     hp->yarn_beta_fast = 32;
     hp->yarn_beta_slow = 1;
     EL_TRY(el_hparams_f32(file, arch, "rope.scaling.attn_factor", 1e-6f, 1e6f, &hp->rope_attn_factor));
-    if (hp->rope_scaling == EL_ROPE_YARN) {
+    if (hp->rope_scaling == EL_ROPE_YARN && arch->traits.yarn_keys) {
         float stretch = logf(EL_MAX(hp->rope_factor, 1.0f));
         EL_TRY(el_hparams_f32(file, arch, "rope.scaling.yarn_beta_fast", 1e-6f, 1e6f, &hp->yarn_beta_fast));
         EL_TRY(el_hparams_f32(file, arch, "rope.scaling.yarn_beta_slow", 1e-6f, 1e6f, &hp->yarn_beta_slow));

@@ -1,0 +1,147 @@
+/* cpu_job.h - what a region computes: the jobs that the planner (cpu_plan.c) makes and the workers run.
+ * Jobs read tensors' data when they run, so the planner may place tensors after it has made the jobs. */
+#ifndef EL_CPU_JOB_H
+#define EL_CPU_JOB_H
+
+#include "cpu_plan.h"
+#include "ggml.h"
+#include "kernels.h"
+#include "mem.h"
+#include "workers.h"
+
+enum { EL_ROW_OPS = 12, EL_EPILOGUE_OPS = 8, EL_GROUP = 4 };
+
+/* ---- row programs: one row of floats through a chain of operations ------------------------ */
+
+typedef enum el_row_kind {
+    EL_ROW_LOAD,       /* row = a[r] */
+    EL_ROW_EMBED,      /* row = dequantized a[ids[r]], a being a weight */
+    EL_ROW_ADD,        /* row += a[r] */
+    EL_ROW_SUM_VECTOR, /* row += a, the same for all rows */
+    EL_ROW_MUL_VECTOR, /* row *= a */
+    EL_ROW_NORM,       /* row = row / rms(row) * a, f: epsilon; a NULL: 1 */
+    EL_ROW_SCALE,      /* row *= f */
+    EL_ROW_STORE       /* a[r] = row */
+} el_row_kind;
+
+typedef struct el_row_op {
+    el_row_kind kind;
+    const struct ggml_tensor *a;
+    const struct ggml_tensor *ids; /* row r of a is a[ids[r]]; NULL: a[r] */
+    float f;
+} el_row_op;
+
+typedef struct el_row_program {
+    int32_t n_ops;
+    int64_t width; /* floats in a row */
+    int64_t n_rows;
+    el_row_op ops[EL_ROW_OPS];
+} el_row_program;
+
+/* Leaves row r in `row` (width floats). */
+void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r, float *row);
+
+/* ---- matrix products that share their input ----------------------------------------------- */
+
+typedef enum el_epilogue_kind {
+    EL_EPI_BIAS,    /* y += a, a vector over the outputs */
+    EL_EPI_NORM,    /* each head /= its rms, f: epsilon, then *= a */
+    EL_EPI_ROPE,    /* rotates by the angles of `rope` */
+    EL_EPI_SCALE,   /* y *= a[r] */
+    EL_EPI_RESIDUAL /* y += a[r] */
+} el_epilogue_kind;
+
+typedef struct el_epilogue {
+    el_epilogue_kind kind;
+    const struct ggml_tensor *a;
+    const struct el_rope_job *rope;
+    float f;
+} el_epilogue;
+
+typedef struct el_product {
+    const struct ggml_tensor *w;
+    int32_t n_epilogue;
+    el_epilogue epilogue[EL_EPILOGUE_OPS];
+    int64_t head;                    /* floats that epilogues need together; 1: none do */
+    const struct ggml_tensor *out;   /* rows of floats, or the cache pool when slots are given */
+    const struct ggml_tensor *slots; /* out's row of each row; NULL: the same */
+    int32_t glu; /* -1, or the product whose output this one gates (the pair writes to this one's out) */
+    bool gelu;
+    bool gated; /* computed by the product that has it as glu */
+    int32_t first_chunk, n_chunks;
+    int64_t rows_per_chunk;
+} el_product;
+
+/* How rows of activations are kept for a weight type: by our kernels, or by ggml's where we have none. */
+typedef struct el_act_format {
+    bool own;
+    int kind; /* el_act_kind, or ggml_type */
+    size_t stride;
+} el_act_format;
+
+typedef struct el_matmul_job {
+    el_cpu_plan *plan;
+    el_row_program input;          /* one row of activations */
+    const struct ggml_tensor *act; /* rows quantized by an earlier region, or NULL: each worker does them itself */
+    int64_t n_rows;
+    int32_t n_products;
+    el_product products[EL_GROUP];
+    el_act_format format;
+    int64_t rows_per_block; /* of activations, in a chunk */
+    int32_t n_blocks;
+} el_matmul_job;
+
+void el_matmul_chunk(const void *job, int32_t chunk, int32_t worker);
+void el_quantize_chunk(const void *job, int32_t chunk, int32_t worker); /* the same job: its input rows to act */
+
+/* ---- row programs as a region of their own ------------------------------------------------ */
+
+typedef struct el_rows_job {
+    el_cpu_plan *plan;
+    el_row_program program;
+    int64_t rows_per_chunk;
+} el_rows_job;
+
+void el_rows_chunk(const void *job, int32_t chunk, int32_t worker);
+
+/* ---- angles of rope, once per step for all layers that share them --------------------------- */
+
+typedef struct el_rope_job {
+    const struct ggml_tensor *positions, *factors; /* factors: NULL or divisors of the angles */
+    const struct ggml_tensor *node;                /* the GGML_OP_ROPE whose parameters these are */
+    int64_t n_rows;
+    int32_t n_rot;
+    bool halves;
+    float *cosines, *sines; /* [n_rows][n_rot / 2] */
+} el_rope_job;
+
+void el_rope_chunk(const void *job, int32_t chunk, int32_t worker);
+
+/* ---- attention ---------------------------------------------------------------------------- */
+
+typedef struct el_attention_job {
+    el_cpu_plan *plan;
+    const struct ggml_tensor *q, *k, *v, *ranges, *tables, *out;
+    el_attn shape; /* what does not change from call to call */
+    int64_t n_head, n_head_kv, n_rows;
+    int64_t heads_per_chunk; /* query heads that one chunk computes; divides the group of a key-value head */
+    int64_t rows_per_chunk;
+    int32_t n_segments;    /* at most, of a row */
+    bool split;            /* a chunk is one segment, and a region after this one combines them */
+    size_t partial_floats; /* of one query and segment */
+    float *partials;       /* [row][head][segment], when split */
+} el_attention_job;
+
+void el_attention_chunk(const void *job, int32_t chunk, int32_t worker);
+void el_combine_chunk(const void *job, int32_t chunk, int32_t worker);
+
+/* ---- everything else: ggml's own code on one thread --------------------------------------- */
+
+typedef struct el_fallback_job {
+    el_cpu_plan *plan;
+    struct ggml_cgraph *nodes;
+} el_fallback_job;
+
+void el_fallback_chunk(const void *job, int32_t chunk, int32_t worker);
+
+#endif

@@ -1,0 +1,40 @@
+/* cpu_plan.h - edgellm's own CPU backend: a ggml graph becomes a short list of regions for the process's workers.
+ * Planning fuses what is adjacent (a norm and the quantization of its result go into every product that reads it; bias,
+ * rope, cache write, gate and residual sum follow their product), places the tensors that are left in an arena, and
+ * hands nodes it does not know to ggml's backend on one thread. A plan is made once per graph and run many times. */
+#ifndef EL_CPU_PLAN_H
+#define EL_CPU_PLAN_H
+
+#include <stdatomic.h>
+
+#include "ggml_cpu.h"
+
+struct ggml_cgraph;
+typedef struct el_cpu_plan el_cpu_plan;
+
+/* Sources of a GGML_OP_FLASH_ATTN_EXT node beyond ggml's own, which let this backend read the paged cache by position
+ * instead of by mask. Other backends ignore them. */
+enum {
+    EL_ATTN_RANGES =
+        5, /* I32 [4, n_rows]: first visible position, position after the last, sequence (row of the tables), 0 */
+    EL_ATTN_TABLES = 6 /* I32 [max_blocks, n_seqs]: the pool's blocks of each sequence in position order */
+};
+
+/* The graph's tensors without data (inputs among them) get it from the plan, which must outlive their use. An input
+ * that no region reads is left without: a mask, say, when attention goes by position. */
+edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml,
+                               int32_t n_threads);
+void el_cpu_plan_free(el_cpu_plan *plan); /* NULL is fine; waits for workers that are still inside */
+
+int32_t el_cpu_plan_n_regions(const el_cpu_plan *plan);
+size_t el_cpu_plan_bytes(const el_cpu_plan *plan);
+
+/* Before a plan's inputs are filled again: waits until no worker reads or writes the arena any more. */
+void el_cpu_plan_begin(el_cpu_plan *plan);
+/* Computes for about budget_ms (0: to the end). AGAIN: call again. Errors: ECANCELLED, ENOMEM. */
+edgellm_status el_cpu_plan_run(el_cpu_plan *plan, int32_t budget_ms, const _Atomic bool *cancel);
+
+/* One line per region, for people: "matmul attn_q attn_k attn_v rows=1 chunks=16". Returns the length. */
+size_t el_cpu_plan_describe(const el_cpu_plan *plan, char *buf, size_t cap);
+
+#endif

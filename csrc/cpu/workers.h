@@ -1,0 +1,63 @@
+/* workers.h - the process's threads, and how they run a list of regions together.
+ * A region is work cut into chunks. Workers claim chunks from a counter; one that finds none left waits a moment and
+ * then does an unfinished chunk again, so a worker that the system has taken off its core delays nobody. This asks of a
+ * region:
+ *   - it reads one set of buffers and writes another, so that doing a chunk twice, even at once, gives the same bytes;
+ *   - no buffer that it reads or writes is used for anything else until every worker has left it (`wait_for`).
+ * Idle workers spin for some tens of microseconds, then sleep in the kernel.
+ * Idea of redoing unfinished work: "helping" in wait-free algorithms (Herlihy 1991); speculative backup tasks in
+ * MapReduce. */
+#ifndef EL_WORKERS_H
+#define EL_WORKERS_H
+
+#include <stdatomic.h>
+
+#include "error.h"
+#include "mem.h"
+
+enum { EL_MAX_WORKERS = 256 };
+
+typedef void el_chunk_fn(const void *job, int32_t chunk, int32_t worker);
+
+typedef struct el_region {
+    el_chunk_fn *run;
+    const void *job;
+    int32_t n_chunks;
+    int32_t wait_for; /* index of a region of the same run that all must have left before this one starts; -1: none */
+    bool exclusive;   /* its chunks must never be done twice */
+} el_region;
+
+typedef struct el_region_state {
+    _Alignas(64) _Atomic int32_t next;
+    _Atomic int32_t n_done;
+    _Atomic unsigned char *done; /* n_chunks flags */
+} el_region_state;
+
+/* A list of regions in order, with room for its progress. Kept and run again; see el_run_reset. */
+typedef struct el_run {
+    const el_region *regions;
+    int32_t n_regions;
+    el_region_state *states;
+    _Atomic unsigned char *flags;
+    size_t n_flags;
+    int32_t n_done; /* regions that are finished */
+    const _Atomic bool *cancel;
+    double deadline_ms; /* on el_now_ms's clock; 0: none */
+    _Atomic bool stop;
+    uint64_t last_ticket; /* of the last region it has run: when all have left that, the buffers are free */
+} el_run;
+
+edgellm_status el_run_init(el_run *run, const el_region *regions, int32_t n_regions);
+void el_run_clear(el_run *run); /* waits until no worker is inside */
+/* Before its first region runs again. Waits until no worker is inside. */
+void el_run_reset(el_run *run);
+
+/* Goes on with the run's regions, with n_threads workers, the caller being one, and returns when all are done. Looks
+ * between regions whether *cancel has become true (ECANCELLED) or budget_ms (0: no limit) have passed (AGAIN: call
+ * again). Calls from several threads queue. Threads are started as needed, ENOMEM when that fails. */
+edgellm_status el_workers_run(el_run *run, int32_t n_threads, int32_t budget_ms, const _Atomic bool *cancel);
+
+/* Returns once no worker is inside any region that has been run before the call. */
+void el_workers_quiesce(void);
+
+#endif
