@@ -68,6 +68,8 @@ static edgellm_status index_merges(el_tokenizer *t, const el_vocab_data *data)
     memcpy(t->merges, data->merges, data->n_merges * sizeof *t->merges);
     status = el_piece_table_new(&t->merge_ranks, data->n_merges);
     for (size_t i = 0; i < data->n_merges && status == EDGELLM_OK; i++) {
+        if (i + EL_PIECES_AHEAD < data->n_merges)
+            el_piece_table_hint(&t->merge_ranks, t->merges[i + EL_PIECES_AHEAD]);
         if (t->merges[i].n > 0 && t->merges[i].n <= MAX_MERGE &&
             el_piece_table_add(&t->merge_ranks, t->merges, (uint32_t)i) == EL_PIECE_CROWDED)
             status = el_fail(EDGELLM_EFORMAT, "merge %zu and thousands before it share one hash; no sound vocabulary "
@@ -81,6 +83,7 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data, el_str p
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(el_pretok_find(&t->pre, pre));
+    el_pretok_prepare(&t->plan, t->pre);
     t->pair = pair_rank;
     t->drops_bytes = true; /* as the reference implementations do; Falcon, for one, has no token for 0x0B */
     t->adds_bos = t->pre->flags & (EL_PRE_BOS | EL_PRE_BOS_ALWAYS);
@@ -184,7 +187,7 @@ static edgellm_status encode(el_encoding *run, const char *text, size_t n)
             return el_no_memory(n);
     }
     el_classify(text, n, run->classes);
-    el_pretok_cut(run->t->pre, text, n, run->classes);
+    el_pretok_cut(&run->t->plan, text, n, run->classes);
     for (size_t at = 0, end; at < n && status == EDGELLM_OK; at = end) {
         end = el_piece_end(run->classes, at, n);
         status = (marked ? encode_marked : encode_bytes)(run, text + at, end - at);

@@ -87,7 +87,7 @@ edgellm_status el_merger_init(el_merger *merger, el_pair_fn *lookup, const void 
     memset(merger, 0, sizeof *merger);
     merger->lookup = lookup;
     merger->context = context;
-    while (n_cache < n_bytes && n_cache < 8192) /* 128 KB at most: stays in the second-level cache */
+    while (n_cache < n_bytes && n_cache < 16384) /* 256 KB at most: stays in the second-level cache */
         n_cache *= 2;
     merger->cache = el_alloc(n_cache, sizeof *merger->cache);
     if (!merger->cache)

@@ -5,7 +5,7 @@
 
 /* Sound vocabularies need fewer than 100 steps; a file made to collide would cost n * n / 2 without a limit. */
 enum { MAX_STEPS = 2048 };
-#define REMOVED UINT32_MAX
+enum { INDEX = 0xFFFFFF, REMOVED = INDEX }; /* in the lower bits; the index of a piece is one less */
 
 static uint64_t load64(const char *s)
 {
@@ -41,21 +41,17 @@ static uint32_t hash(const char *s, size_t n)
     } else if (n > 0) {
         h ^= (uint64_t)(uint8_t)s[0] | (uint64_t)(uint8_t)s[n / 2] << 8 | (uint64_t)(uint8_t)s[n - 1] << 16;
     }
-    h = mix(mix(h));
-    return (uint32_t)(h >> 32 ^ h);
+    return (uint32_t)(mix(mix(h)) >> 32); /* the upper half of a product depends on all of its bits */
 }
 
 edgellm_status el_piece_table_new(el_piece_table *table, size_t n)
 {
-    uint64_t n_slots = 16;
+    size_t n_slots = 16;
 
-    while (n_slots / 2 < n)
+    while (n_slots / 5 * 3 < n)
         n_slots *= 2;
-    *table = (el_piece_table){NULL, n_slots - 1, 0};
-    if (n_slots > SIZE_MAX / sizeof *table->slots)
-        return el_no_memory(n);
-    table->slots = el_alloc((size_t)n_slots, sizeof *table->slots);
-    return table->slots ? EDGELLM_OK : el_no_memory((size_t)n_slots * sizeof *table->slots);
+    *table = (el_piece_table){el_alloc(n_slots, sizeof *table->slots), n_slots - 1, 0};
+    return table->slots ? EDGELLM_OK : el_no_memory(n_slots * sizeof *table->slots);
 }
 
 void el_piece_table_free(el_piece_table *table)
@@ -65,34 +61,43 @@ void el_piece_table_free(el_piece_table *table)
 }
 
 /* The slot of the string, or the empty one where it would go; NULL after MAX_STEPS. */
-static uint64_t *find_slot(const el_piece_table *table, const el_str *strings, const char *data, size_t n, uint32_t tag)
+static uint32_t *find_slot(const el_piece_table *table, const el_str *strings, const char *data, size_t n, uint32_t h)
 {
-    uint64_t at = tag & table->mask;
+    size_t at = h & table->mask;
 
     for (int step = 0; step < MAX_STEPS; step++, at = (at + 1) & table->mask) {
-        uint64_t slot = table->slots[at];
-        uint32_t index = (uint32_t)slot - 1;
+        uint32_t slot = table->slots[at], index = (slot & INDEX) - 1;
 
         if (slot == 0)
             return &table->slots[at];
-        if ((uint32_t)(slot >> 32) == tag && (uint32_t)slot != REMOVED && strings[index].n == n &&
+        if (((slot ^ h) & ~(uint32_t)INDEX) == 0 && (slot & INDEX) != REMOVED && strings[index].n == n &&
             memcmp(strings[index].data, data, n) == 0)
             return &table->slots[at];
     }
     return NULL;
 }
 
+void el_piece_table_hint(const el_piece_table *table, el_str string)
+{
+#if defined(__GNUC__)
+    __builtin_prefetch(&table->slots[hash(string.data, string.n) & table->mask], 1);
+#else
+    (void)table;
+    (void)string;
+#endif
+}
+
 el_piece_added el_piece_table_add(el_piece_table *table, const el_str *strings, uint32_t index)
 {
     el_str s = strings[index];
-    uint32_t tag = hash(s.data, s.n);
-    uint64_t *slot = find_slot(table, strings, s.data, s.n, tag);
+    uint32_t h = hash(s.data, s.n);
+    uint32_t *slot = find_slot(table, strings, s.data, s.n, h);
 
     if (!slot)
         return EL_PIECE_CROWDED;
     if (*slot)
         return EL_PIECE_TWICE;
-    *slot = (uint64_t)tag << 32 | (index + 1);
+    *slot = (h & ~(uint32_t)INDEX) | (index + 1);
     table->longest = EL_MAX(table->longest, s.n);
     return EL_PIECE_NEW;
 }
@@ -100,18 +105,18 @@ el_piece_added el_piece_table_add(el_piece_table *table, const el_str *strings, 
 void el_piece_table_remove(el_piece_table *table, const el_str *strings, uint32_t index)
 {
     el_str s = strings[index];
-    uint64_t *slot = find_slot(table, strings, s.data, s.n, hash(s.data, s.n));
+    uint32_t *slot = find_slot(table, strings, s.data, s.n, hash(s.data, s.n));
 
-    if (slot && (uint32_t)*slot == index + 1)
+    if (slot && (*slot & INDEX) == index + 1)
         *slot |= REMOVED;
 }
 
 int32_t el_piece_table_find(const el_piece_table *table, const el_str *strings, const char *data, size_t n)
 {
-    const uint64_t *slot;
+    const uint32_t *slot;
 
     if (n > table->longest || n == 0)
         return -1;
     slot = find_slot(table, strings, data, n, hash(data, n));
-    return slot && *slot ? (int32_t)((uint32_t)*slot - 1) : -1;
+    return slot && *slot ? (int32_t)(*slot & INDEX) - 1 : -1;
 }

@@ -1,18 +1,21 @@
 /* piece_table.h - from bytes to the index of a string in an array: open addressing, filled once, read by any thread.
- * A slot is 32 bits of hash beside 32 bits of index, so a miss seldom touches the strings. */
+ * A slot is 8 bits of hash beside 24 bits of index: a miss seldom touches the strings, and the table of a vocabulary
+ * of 262,144 is 2 MB. */
 #ifndef EL_PIECE_TABLE_H
 #define EL_PIECE_TABLE_H
 
 #include "error.h"
 #include "mem.h"
 
+enum { EL_MAX_PIECES = (1 << 24) - 2 };
+
 typedef struct el_piece_table {
-    uint64_t *slots; /* 0: empty */
-    uint64_t mask;   /* number of slots - 1, a power of two */
+    uint32_t *slots; /* 0: empty */
+    size_t mask;     /* number of slots - 1, a power of two */
     size_t longest;  /* bytes of the longest string in it */
 } el_piece_table;
 
-/* Room for n strings. Errors: ENOMEM. */
+/* Room for n strings, at most EL_MAX_PIECES. Errors: ENOMEM. */
 edgellm_status el_piece_table_new(el_piece_table *table, size_t n);
 void el_piece_table_free(el_piece_table *table);
 
@@ -21,6 +24,10 @@ typedef enum el_piece_added {
     EL_PIECE_TWICE,  /* an equal string is there already and stays */
     EL_PIECE_CROWDED /* strings made to collide: the file is hostile */
 } el_piece_added;
+/* Fetches the slot that `string` will need: call it some strings ahead of el_piece_table_add. */
+void el_piece_table_hint(const el_piece_table *table, el_str string);
+enum { EL_PIECES_AHEAD = 12 };
+
 el_piece_added el_piece_table_add(el_piece_table *table, const el_str *strings, uint32_t index);
 void el_piece_table_remove(el_piece_table *table, const el_str *strings, uint32_t index);
 

@@ -168,30 +168,30 @@ static size_t match(const input *in, const el_atom *atoms, size_t at)
     }
 }
 
-static size_t match_any(const input *in, const el_atom *atoms, size_t at)
-{
-    for (;; atoms++) {
-        size_t end = match(in, atoms, at);
-
-        if (end > at)
-            return end;
-        while (atoms->kind > EL_ATOM_OR)
-            atoms++;
-        if (atoms->kind == EL_ATOM_END)
-            return at;
-    }
-}
-
 static void cut(const input *in, size_t at)
 {
     if (at < in->end)
         in->classes[at] |= EL_PIECE_START;
 }
 
-static void cut_regex(const input *in, size_t at, const el_atom *atoms)
+static size_t match_any(const input *in, const struct el_pass_plan *plan, size_t at)
+{
+    unsigned starts = plan->starts[class_at(in, at)];
+
+    for (int i = 0; starts; i++, starts >>= 1)
+        if (starts & 1) {
+            size_t end = match(in, plan->alternatives[i], at);
+
+            if (end > at)
+                return end;
+        }
+    return at;
+}
+
+static void cut_regex(const input *in, size_t at, const struct el_pass_plan *plan)
 {
     while (at < in->end) {
-        size_t end = match_any(in, atoms, at);
+        size_t end = match_any(in, plan, at);
 
         if (end > at) {
             cut(in, at);
@@ -265,28 +265,82 @@ static void cut_end_space(const input *in, size_t start)
     cut(in, at);
 }
 
-void el_pretok_cut(const el_pretok *pre, const char *text, size_t n, uint8_t *classes)
+/* The classes an atom can begin with. */
+static uint32_t first_classes(const el_atom *atom)
+{
+    switch ((el_atom_kind)atom->kind) {
+    case EL_ATOM_SET:
+        return atom->ranges && !atom->except ? ~0u : atom->classes;
+    case EL_ATOM_CONTRACTION:
+    case EL_ATOM_CONTRACTION_L:
+        return BIT(EL_CC_QUOTE);
+    case EL_ATOM_SPACED:
+        return LETTERS;
+    default:
+        return ~0u;
+    }
+}
+
+static void prepare_regex(struct el_pass_plan *plan)
+{
+    const el_atom *atom = plan->pass->atoms;
+
+    for (int i = 0; i < EL_MAX_ALTERNATIVES; i++, atom++) {
+        uint32_t classes = 0;
+        bool open = true; /* nothing that must take something has come yet */
+
+        plan->alternatives[i] = atom;
+        for (; atom->kind > EL_ATOM_OR; atom++) {
+            if (open)
+                classes |= first_classes(atom);
+            open = open && atom->min == 0;
+        }
+        for (int c = 0; c < 32; c++)
+            if (classes >> c & 1)
+                plan->starts[c] |= (uint16_t)(1u << i);
+        if (atom->kind == EL_ATOM_END)
+            break;
+    }
+}
+
+void el_pretok_prepare(el_pretok_plan *plan, const el_pretok *pre)
+{
+    *plan = (el_pretok_plan){0};
+    for (const el_pass *const *pass = pre->passes; *pass; pass++) {
+        struct el_pass_plan *next = &plan->passes[plan->n_passes++];
+
+        next->pass = *pass;
+        if ((*pass)->kind == EL_PASS_REGEX)
+            prepare_regex(next);
+    }
+}
+
+static void cut_piece(const input *in, size_t start, const struct el_pass_plan *plan)
+{
+    switch (plan->pass->kind) {
+    case EL_PASS_REGEX:
+        cut_regex(in, start, plan);
+        break;
+    case EL_PASS_DIGIT_GROUPS:
+        cut_digit_groups(in, start);
+        break;
+    case EL_PASS_DIGIT_TRIPLES:
+        cut_digit_triples(in, start);
+        break;
+    case EL_PASS_END_SPACE:
+        cut_end_space(in, start);
+        break;
+    }
+}
+
+void el_pretok_cut(const el_pretok_plan *plan, const char *text, size_t n, uint8_t *classes)
 {
     classes[0] |= EL_PIECE_START;
-    for (const el_pass *const *pass = pre->passes; *pass; pass++) {
+    for (int i = 0; i < plan->n_passes; i++)
         for (size_t start = 0, end; start < n; start = end) {
             input in = {text, classes, 0};
 
             in.end = end = el_piece_end(classes, start, n);
-            switch ((*pass)->kind) {
-            case EL_PASS_REGEX:
-                cut_regex(&in, start, (*pass)->atoms);
-                break;
-            case EL_PASS_DIGIT_GROUPS:
-                cut_digit_groups(&in, start);
-                break;
-            case EL_PASS_DIGIT_TRIPLES:
-                cut_digit_triples(&in, start);
-                break;
-            case EL_PASS_END_SPACE:
-                cut_end_space(&in, start);
-                break;
-            }
+            cut_piece(&in, start, &plan->passes[i]);
         }
-    }
 }

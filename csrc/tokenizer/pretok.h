@@ -64,8 +64,22 @@ typedef struct el_pretok {
 /* By the name in tokenizer.ggml.pre; "" is "default". Errors: EUNSUPPORTED, naming the nearest known one. */
 edgellm_status el_pretok_find(const el_pretok **out, el_str name);
 
+enum { EL_MAX_PASSES = 6, EL_MAX_ALTERNATIVES = 16 };
+
+/* A pre-tokenizer ready for use: for each pass, which alternatives can begin with a class. */
+typedef struct el_pretok_plan {
+    int n_passes;
+    struct el_pass_plan {
+        const el_pass *pass;
+        const el_atom *alternatives[EL_MAX_ALTERNATIVES];
+        uint16_t starts[32]; /* by class: bit i, alternative i can match here */
+    } passes[EL_MAX_PASSES];
+} el_pretok_plan;
+
+void el_pretok_prepare(el_pretok_plan *plan, const el_pretok *pre);
+
 /* classes: from el_classify, n > 0; gets EL_PIECE_START on the first byte of every piece. Time is linear. */
-void el_pretok_cut(const el_pretok *pre, const char *text, size_t n, uint8_t *classes);
+void el_pretok_cut(const el_pretok_plan *plan, const char *text, size_t n, uint8_t *classes);
 
 /* End of the piece that starts at `start`. */
 static inline size_t el_piece_end(const uint8_t *classes, size_t start, size_t n)

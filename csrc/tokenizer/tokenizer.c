@@ -50,9 +50,9 @@ static edgellm_status copy_tokens(el_tokenizer *t, const el_vocab_data *data)
 {
     if (data->n_tokens == 0 && t->family != &el_family_none)
         return el_fail(EDGELLM_EFORMAT, "tokenizer.ggml.tokens is empty; a vocabulary needs at least one token");
-    if (data->n_tokens > INT32_MAX / 4 || data->n_merges > INT32_MAX / 4)
-        return el_fail(EDGELLM_EFORMAT, "the vocabulary claims %zu tokens and %zu merges; at most %d are possible",
-                       data->n_tokens, data->n_merges, INT32_MAX / 4);
+    if (data->n_tokens > EL_MAX_PIECES || data->n_merges > EL_MAX_PIECES)
+        return el_fail(EDGELLM_EFORMAT, "the vocabulary has %zu tokens and %zu merges; at most %d of each are possible",
+                       data->n_tokens, data->n_merges, EL_MAX_PIECES);
     t->n_tokens = data->n_tokens;
     t->tokens = el_alloc(t->n_tokens, sizeof *t->tokens);
     t->traits = el_alloc(t->n_tokens, 1);
@@ -78,6 +78,8 @@ static edgellm_status index_tokens(el_tokenizer *t)
         int type = t->traits[i];
         el_str piece = t->tokens[i];
 
+        if (i + EL_PIECES_AHEAD < t->n_tokens)
+            el_piece_table_hint(&t->pieces, t->tokens[i + EL_PIECES_AHEAD]);
         if (type == EL_TOKEN_CONTROL || type == EL_TOKEN_UNKNOWN || type == EL_TOKEN_USER_DEFINED)
             status = el_specials_add(&t->specials, piece, (int32_t)i, type == EL_TOKEN_USER_DEFINED);
         if (status != EDGELLM_OK || type == EL_TOKEN_CONTROL || type == EL_TOKEN_UNKNOWN || piece.n == 0 ||
@@ -268,12 +270,6 @@ size_t el_mark_spaces(char *out, const char *text, size_t n)
     return used;
 }
 
-/* Length of a code point by its first byte, as SentencePiece and llama.cpp split: a stray byte counts as one. */
-static size_t length_by_first(uint8_t byte)
-{
-    return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-}
-
 edgellm_status el_symbols_of(el_encoding *run, size_t n, size_t *count)
 {
     const el_tokenizer *t = run->t;
@@ -285,8 +281,10 @@ edgellm_status el_symbols_of(el_encoding *run, size_t n, size_t *count)
         return status;
     for (size_t i = 0, length; i < n; i += length) {
         uint8_t byte = (uint8_t)run->word[i];
+        uint32_t cp;
+        int decoded = byte < 128 ? 1 : el_utf8_next(run->word + i, n - i, &cp);
 
-        length = EL_MIN(length_by_first(byte), n - i);
+        length = decoded > 0 ? (size_t)decoded : 1; /* a byte that is not UTF-8 stands alone */
         m->offset[used] = (uint32_t)i;
         m->id[used++] =
             byte < 128 ? t->ascii_ids[byte] : el_piece_table_find(&t->pieces, t->tokens, run->word + i, length);

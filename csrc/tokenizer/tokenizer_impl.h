@@ -48,6 +48,7 @@ struct el_tokenizer {
     el_pair_fn *pair;
     /* byte-level BPE */
     const el_pretok *pre;
+    el_pretok_plan plan; /* of pre */
     bool whole_words;
     el_str *merges;
     el_piece_table merge_ranks; /* of "left right" to its rank */
@@ -88,8 +89,8 @@ edgellm_status el_encoding_word(el_encoding *run, size_t n);
 /* Copies text with U+2581 for each blank to out (at least 3 * n bytes); returns the length. */
 size_t el_mark_spaces(char *out, const char *text, size_t n);
 
-/* Splits run->word[0 .. n) into code points (by first byte; cut at the end) as symbols of the merger; their ids
- * come from the pieces. Sets *count. Errors: ENOMEM. */
+/* Splits run->word[0 .. n) into code points as symbols of the merger; their ids come from the pieces. Sets *count.
+ * Errors: ENOMEM. */
 edgellm_status el_symbols_of(el_encoding *run, size_t n, size_t *count);
 
 /* Ids of the merged symbols; those without one go out as bytes. */
