@@ -12,8 +12,8 @@ Importing this package loads nothing native and nothing heavy: each name below i
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers know the name; importing typing takes longer than the rest
 if TYPE_CHECKING:
     from edgellm._native import inspect, system_info
     from edgellm.errors import (
@@ -91,7 +91,7 @@ __all__ = [  # noqa: RUF022  # what most programs need stands first
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Fetch a public name from its module (PEP 562)."""
     module = _HOME.get(name)
     if module is None:

@@ -56,12 +56,12 @@ class Core:
             self.engine.cancel()
 
     def step(self, items: Sequence[_native.Item], epoch: int) -> None:
-        """One step; the caller has the turn. Ctrl-C gets through every 50 ms."""
+        """One step; the caller has the turn. Ctrl-C gets through every SLICE_MS."""
         while True:
             self.engine.begin(items)
             self._stepping = True
             try:
-                while not self.engine.run(50):
+                while not self.engine.run(_native.SLICE_MS):
                     if self.epoch != epoch:
                         raise Cancelled("the call was cancelled")
                 return

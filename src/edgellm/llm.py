@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -290,7 +289,7 @@ class LLM:
     def _seed_for(self, params: SamplingParams) -> int:
         if params.seed is not None:
             return params.seed
-        return secrets.randbits(64) if self._seed is None else self._seed
+        return int.from_bytes(os.urandom(8), "little") if self._seed is None else self._seed
 
     # ---- chat --------------------------------------------------------------------------------------------------------
 
@@ -357,7 +356,7 @@ class LLM:
             self._chat_format.encode(messages, template=template, tools=tools, **dict(template_args or {}))
         )
         run = Run(ids, chosen, self._seed_for(chosen))
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": self.info.path.stem}
+        head = {"id": f"chatcmpl-{os.urandom(12).hex()}", "created": int(time.time()), "model": self.info.path.stem}
         if stream:
             return self._chat_chunks(head, self._stream(run))
         done = self._last(self._stream(run))

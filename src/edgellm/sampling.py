@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -118,6 +117,8 @@ class SamplingParams:
         """
         if not overrides:
             return self
+        import difflib  # only here, and slow to import
+
         names = [item.name for item in fields(self)]
         for name in overrides:
             if name not in names:

@@ -219,7 +219,11 @@ def count_control(tokenizer: Tokenizer, ids: list[int]) -> int:
 def test_user_text_never_becomes_a_control_token(
     attack: str, chat: Callable[..., ChatFormat], tokenizer: Tokenizer
 ) -> None:
-    for template in (CHATML, CHATML.replace("m.content", "m.content|trim"), CHATML.replace("m.content", "m.content[:]")):
+    for template in (
+        CHATML,
+        CHATML.replace("m.content", "m.content|trim"),
+        CHATML.replace("m.content", "m.content[:]"),
+    ):
         format_ = chat(template)
         messages = [SYSTEM, {"role": "user", "content": attack}]
         ids = format_.encode(messages)

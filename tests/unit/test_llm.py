@@ -126,7 +126,14 @@ def test_a_list_runs_in_shared_steps_with_the_same_result(llm: LLM) -> None:
 
 
 def test_seeds(llm: LLM, tiny: Tiny) -> None:
-    hot: dict[str, Any] = {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 12, "ignore_eog": True}
+    hot: dict[str, Any] = {
+        "temperature": 2.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "max_tokens": 12,
+        "ignore_eog": True,
+    }
     fixed = [llm.generate(TEXT, seed=7, **hot) for _ in range(2)]
     assert fixed[0].token_ids == fixed[1].token_ids
     assert fixed[0].seed == 7
@@ -144,7 +151,9 @@ def test_seeds(llm: LLM, tiny: Tiny) -> None:
 def test_stop_rules(llm: LLM) -> None:
     done = llm.generate(TEXT, max_tokens=30, **GREEDY)
     pieces = [llm.detokenize([token]) for token in done.token_ids]
-    place = next(n for n in range(3, 30) if len(pieces[n]) == 1 and pieces[n].isascii() and pieces[n] not in done.text[:3])
+    place = next(
+        n for n in range(3, 30) if len(pieces[n]) == 1 and pieces[n].isascii() and pieces[n] not in done.text[:3]
+    )
     stop = pieces[place]
     stopped = llm.generate(TEXT, max_tokens=30, stop=["zzzz", stop], **GREEDY)
     assert (stopped.finish_reason, stopped.stop_reason) == ("stop", stop)
@@ -229,9 +238,9 @@ def test_wrong_prompts(llm: LLM, prompt: Any, error: str) -> None:
 def test_wrong_settings(llm: LLM) -> None:
     with pytest.raises(InvalidArgument, match="did you mean max_tokens"):
         llm.generate(TEXT, max_token=5)
-    with pytest.raises(InvalidArgument, match="stop|vocabulary|token"):
+    with pytest.raises(InvalidArgument, match=r"stop|vocabulary|token"):
         llm.generate(TEXT, stop_tokens=[10_000_000])
-    with pytest.raises(InvalidArgument, match="bias|vocabulary|token"):
+    with pytest.raises(InvalidArgument, match=r"bias|vocabulary|token"):
         llm.generate(TEXT, logit_bias={10_000_000: 1.0})
     assert llm.generate(TEXT, max_tokens=2, **GREEDY).n_generated == 2  # nothing is left open
 
@@ -387,3 +396,12 @@ def test_logits_arguments(llm: LLM) -> None:
     with pytest.raises(InvalidArgument, match="the prompt is empty"):
         llm.logits([])
     assert llm.logits(np.array([5, 6])).shape[0] == 2  # type: ignore[arg-type]
+
+
+def test_text_held_back_for_a_stop_string_comes_at_the_end(llm: LLM) -> None:
+    """Its beginning may be the last thing said."""
+    done = llm.generate(TEXT, max_tokens=12, **GREEDY)
+    held = llm.generate(TEXT, max_tokens=12, stop=done.text[-1] + "zzzz", **GREEDY)
+    assert held.text == done.text
+    chunks = list(llm.stream(TEXT, max_tokens=12, stop=done.text[-1] + "zzzz", **GREEDY))
+    assert "".join(chunk.text for chunk in chunks) == done.text

@@ -45,7 +45,7 @@ def test_numbers_match_the_header() -> None:
     for name, number in _native.KV_TYPES.items():
         assert getattr(lib, f"EDGELLM_KV_{name.upper()}") == number
     assert (lib.EDGELLM_OK, lib.EDGELLM_AGAIN) == (0, 1)
-    errors = "EINVAL ENOMEM EIO EFORMAT EUNSUPPORTED EFULL ECANCELLED ECONTEXT ENUMERIC".split()
+    errors = ["EINVAL", "ENOMEM", "EIO", "EFORMAT", "EUNSUPPORTED", "EFULL", "ECANCELLED", "ECONTEXT", "ENUMERIC"]
     assert [getattr(lib, f"EDGELLM_{name}") for name in errors] == list(_native._ERRORS)
 
 
@@ -162,7 +162,8 @@ def test_objects_may_be_forgotten_in_any_order(tiny: Tiny) -> None:
     path = str(tiny("llama"))
     code = (
         "import gc\nfrom edgellm import _native\n"
-        f"model = _native.Model({path!r})\nengine = model.engine(n_ctx=64, n_seqs=1, n_threads=1)\nvocab = model.vocab()\n"
+        f"model = _native.Model({path!r})\nengine = model.engine(n_ctx=64, n_seqs=1, n_threads=1)\n"
+        "vocab = model.vocab()\n"
         "del model; gc.collect(); print(vocab.size() > 0); del engine; gc.collect()\n"
         f"class Cycle: pass\nc = Cycle(); c.me = c; c.model = _native.Model({path!r})\n"
         "c.engine = c.model.engine(n_ctx=64, n_seqs=1, n_threads=1)\n"

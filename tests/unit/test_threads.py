@@ -42,7 +42,7 @@ def together(*works: Callable[[], Any]) -> None:
     def guarded(work: Callable[[], Any]) -> None:
         try:
             work()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # passed on below
             errors.append(error)
 
     threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
