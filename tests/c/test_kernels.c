@@ -1,6 +1,6 @@
-/* kernels_test.c - every kernel variant this CPU can run against `ref`, bit by bit, and `ref` against sums in double.
+/* test_kernels.c - every kernel variant this CPU can run against `ref`, bit by bit, and `ref` against sums in double.
  * Weights end where readable memory ends, so one byte read too far ends the test.
- *   kernels_test [ISA...]    default: all there are */
+ *   test_kernels [ISA...]    default: all there are */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
