@@ -67,14 +67,8 @@ static edgellm_status index_merges(el_tokenizer *t, const el_vocab_data *data)
         return el_no_memory(data->n_merges * sizeof *t->merges);
     memcpy(t->merges, data->merges, data->n_merges * sizeof *t->merges);
     status = el_piece_table_new(&t->merge_ranks, data->n_merges);
-    for (size_t i = 0; i < data->n_merges && status == EDGELLM_OK; i++) {
-        if (i + EL_PIECES_AHEAD < data->n_merges)
-            el_piece_table_hint(&t->merge_ranks, t->merges[i + EL_PIECES_AHEAD]);
-        if (t->merges[i].n > 0 && t->merges[i].n <= MAX_MERGE &&
-            el_piece_table_add(&t->merge_ranks, t->merges, (uint32_t)i) == EL_PIECE_CROWDED)
-            status = el_fail(EDGELLM_EFORMAT, "merge %zu and thousands before it share one hash; no sound vocabulary "
-                                              "looks like this", i);
-    }
+    if (status == EDGELLM_OK)
+        status = el_piece_table_fill(&t->merge_ranks, t->merges, data->n_merges, MAX_MERGE, NULL, 0, "merge");
     return status;
 }
 

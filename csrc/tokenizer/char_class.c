@@ -10,16 +10,18 @@
 #define D EL_CC_DIGIT
 #define U EL_CC_UPPER
 #define L EL_CC_LOWER
+/* clang-format off */
 static const uint8_t ascii[128] = {
-    O, O, O, O, O, O, O, O, O, EL_CC_TAB, EL_CC_LF, S, S, EL_CC_CR, O, O,    /* 00 */
-    O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O,                          /* 10 */
+    O, O, O, O, O, O, O, O, O, EL_CC_TAB, EL_CC_LF, S, S, EL_CC_CR, O, O,         /* 00 */
+    O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O,                               /* 10 */
     EL_CC_BLANK, P, P, P, Y, P, P, EL_CC_QUOTE, P, P, P, Y, P, P, P, EL_CC_SLASH, /* 20 */
-    D, D, D, D, D, D, D, D, D, D, P, P, Y, Y, Y, P,                          /* 30 */
-    P, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U,                          /* 40 */
-    U, U, U, U, U, U, U, U, U, U, U, P, P, P, Y, P,                          /* 50 */
-    EL_CC_BACKTICK, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,             /* 60 */
-    L, L, L, L, L, L, L, L, L, L, L, P, Y, P, Y, O,                          /* 70 */
+    D, D, D, D, D, D, D, D, D, D, P, P, Y, Y, Y, P,                               /* 30 */
+    P, U, U, U, U, U, U, U, U, U, U, U, U, U, U, U,                               /* 40 */
+    U, U, U, U, U, U, U, U, U, U, U, P, P, P, Y, P,                               /* 50 */
+    EL_CC_BACKTICK, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,                  /* 60 */
+    L, L, L, L, L, L, L, L, L, L, L, P, Y, P, Y, O,                               /* 70 */
 };
+/* clang-format on */
 #undef O
 #undef S
 #undef P

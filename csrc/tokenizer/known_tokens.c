@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+#define LINE "\xE2\x96\x81"                                   /* U+2581, a blank */
+#define DEEPSEEK(words) "<\xEF\xBD\x9C" words "\xEF\xBD\x9C>" /* with the wide bars U+FF5C */
+
 enum { ENDS = 1 }; /* ends a generation */
 
 static const struct {
@@ -21,7 +24,7 @@ static const struct {
     {"<EOT>", EDGELLM_TOKEN_EOT, ENDS},
     {"_<EOT>", EDGELLM_TOKEN_EOT, ENDS},
     {"[EOT]", EDGELLM_TOKEN_EOT, ENDS},
-    {"<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>", EDGELLM_TOKEN_EOT, ENDS},
+    {DEEPSEEK("end" LINE "of" LINE "sentence"), EDGELLM_TOKEN_EOT, ENDS},
     {"<end_of_utterance>", EDGELLM_TOKEN_EOT, ENDS},
     {"<|eom_id|>", EDGELLM_TOKEN_EOM, ENDS},
     {"<|return|>", -1, ENDS},
@@ -37,25 +40,25 @@ static const struct {
     {"<|fim_prefix|>", EDGELLM_TOKEN_FIM_PRE, 0},
     {"<fim-prefix>", EDGELLM_TOKEN_FIM_PRE, 0},
     {"<fim_prefix>", EDGELLM_TOKEN_FIM_PRE, 0},
-    {"<\xEF\xBD\x9C" "fim\xE2\x96\x81" "begin\xEF\xBD\x9C>", EDGELLM_TOKEN_FIM_PRE, 0},
+    {DEEPSEEK("fim" LINE "begin"), EDGELLM_TOKEN_FIM_PRE, 0},
     {"<PRE>", EDGELLM_TOKEN_FIM_PRE, 0},
-    {"\xE2\x96\x81<PRE>", EDGELLM_TOKEN_FIM_PRE, 0},
+    {LINE "<PRE>", EDGELLM_TOKEN_FIM_PRE, 0},
     {"<|code_prefix|>", EDGELLM_TOKEN_FIM_PRE, 0},
     {"<|prefix|>", EDGELLM_TOKEN_FIM_PRE, 0},
     {"<|fim_suffix|>", EDGELLM_TOKEN_FIM_SUF, 0},
     {"<fim-suffix>", EDGELLM_TOKEN_FIM_SUF, 0},
     {"<fim_suffix>", EDGELLM_TOKEN_FIM_SUF, 0},
-    {"<\xEF\xBD\x9C" "fim\xE2\x96\x81hole\xEF\xBD\x9C>", EDGELLM_TOKEN_FIM_SUF, 0},
+    {DEEPSEEK("fim" LINE "hole"), EDGELLM_TOKEN_FIM_SUF, 0},
     {"<SUF>", EDGELLM_TOKEN_FIM_SUF, 0},
-    {"\xE2\x96\x81<SUF>", EDGELLM_TOKEN_FIM_SUF, 0},
+    {LINE "<SUF>", EDGELLM_TOKEN_FIM_SUF, 0},
     {"<|code_suffix|>", EDGELLM_TOKEN_FIM_SUF, 0},
     {"<|suffix|>", EDGELLM_TOKEN_FIM_SUF, 0},
     {"<|fim_middle|>", EDGELLM_TOKEN_FIM_MID, 0},
     {"<fim-middle>", EDGELLM_TOKEN_FIM_MID, 0},
     {"<fim_middle>", EDGELLM_TOKEN_FIM_MID, 0},
-    {"<\xEF\xBD\x9C" "fim\xE2\x96\x81" "end\xEF\xBD\x9C>", EDGELLM_TOKEN_FIM_MID, 0},
+    {DEEPSEEK("fim" LINE "end"), EDGELLM_TOKEN_FIM_MID, 0},
     {"<MID>", EDGELLM_TOKEN_FIM_MID, 0},
-    {"\xE2\x96\x81<MID>", EDGELLM_TOKEN_FIM_MID, 0},
+    {LINE "<MID>", EDGELLM_TOKEN_FIM_MID, 0},
     {"<|code_middle|>", EDGELLM_TOKEN_FIM_MID, 0},
     {"<|middle|>", EDGELLM_TOKEN_FIM_MID, 0},
     /* The next three roles end a generation: a model that fills in the middle starts the next file with them. */

@@ -77,29 +77,50 @@ static uint32_t *find_slot(const el_piece_table *table, const el_str *strings, c
     return NULL;
 }
 
-void el_piece_table_hint(const el_piece_table *table, el_str string)
+static bool add(el_piece_table *table, const el_str *strings, size_t index, uint32_t h)
+{
+    uint32_t *slot = find_slot(table, strings, strings[index].data, strings[index].n, h);
+
+    if (slot && !*slot)
+        *slot = (h & ~(uint32_t)INDEX) | (uint32_t)(index + 1);
+    table->longest = EL_MAX(table->longest, strings[index].n);
+    return slot != NULL;
+}
+
+static void fetch(const el_piece_table *table, uint32_t h)
 {
 #if defined(__GNUC__)
-    __builtin_prefetch(&table->slots[hash(string.data, string.n) & table->mask], 1);
+    __builtin_prefetch(&table->slots[h & table->mask], 1);
 #else
     (void)table;
-    (void)string;
+    (void)h;
 #endif
 }
 
-el_piece_added el_piece_table_add(el_piece_table *table, const el_str *strings, uint32_t index)
+/* In groups: the slots of a whole group are on their way from memory before the first is needed (half the time). */
+edgellm_status el_piece_table_fill(el_piece_table *table, const el_str *strings, size_t n, size_t max_length,
+                                   const uint8_t *marks, uint8_t mask, const char *what)
 {
-    el_str s = strings[index];
-    uint32_t h = hash(s.data, s.n);
-    uint32_t *slot = find_slot(table, strings, s.data, s.n, h);
+    enum { GROUP = 16 };
 
-    if (!slot)
-        return EL_PIECE_CROWDED;
-    if (*slot)
-        return EL_PIECE_TWICE;
-    *slot = (h & ~(uint32_t)INDEX) | (index + 1);
-    table->longest = EL_MAX(table->longest, s.n);
-    return EL_PIECE_NEW;
+    for (size_t first = 0; first < n; first += GROUP) {
+        uint32_t hashes[GROUP];
+        size_t index[GROUP];
+        int used = 0;
+
+        for (size_t i = first; i < n && i < first + GROUP; i++)
+            if (strings[i].n > 0 && strings[i].n <= max_length && !(marks && marks[i] & mask)) {
+                index[used] = i;
+                hashes[used] = hash(strings[i].data, strings[i].n);
+                fetch(table, hashes[used++]);
+            }
+        for (int k = 0; k < used; k++)
+            if (!add(table, strings, index[k], hashes[k]))
+                return el_fail(EDGELLM_EFORMAT,
+                               "%s %zu and %d before it share one hash; no sound vocabulary looks like this", what,
+                               index[k], MAX_STEPS);
+    }
+    return EDGELLM_OK;
 }
 
 void el_piece_table_remove(el_piece_table *table, const el_str *strings, uint32_t index)

@@ -19,16 +19,11 @@ typedef struct el_piece_table {
 edgellm_status el_piece_table_new(el_piece_table *table, size_t n);
 void el_piece_table_free(el_piece_table *table);
 
-typedef enum el_piece_added {
-    EL_PIECE_NEW,
-    EL_PIECE_TWICE,  /* an equal string is there already and stays */
-    EL_PIECE_CROWDED /* strings made to collide: the file is hostile */
-} el_piece_added;
-/* Fetches the slot that `string` will need: call it some strings ahead of el_piece_table_add. */
-void el_piece_table_hint(const el_piece_table *table, el_str string);
-enum { EL_PIECES_AHEAD = 12 };
-
-el_piece_added el_piece_table_add(el_piece_table *table, const el_str *strings, uint32_t index);
+/* Adds strings 0 to n-1 but the empty ones, those longer than max_length and those with marks[i] & mask (marks may be
+ * NULL). Of equal strings the first stays. Errors: EFORMAT when thousands collide: the file is hostile; `what` names
+ * its strings. */
+edgellm_status el_piece_table_fill(el_piece_table *table, const el_str *strings, size_t n, size_t max_length,
+                                   const uint8_t *marks, uint8_t mask, const char *what);
 void el_piece_table_remove(el_piece_table *table, const el_str *strings, uint32_t index);
 
 /* The index, or -1. */

@@ -9,8 +9,7 @@
 #define BIT(c) (1u << (c))
 #define NUMBERS (BIT(EL_CC_NUMBER) | BIT(EL_CC_DIGIT))
 #define LETTERS (BIT(EL_CC_LETTER) | BIT(EL_CC_LOWER) | BIT(EL_CC_UPPER))
-#define SPACES                                                                                                         \
-    (BIT(EL_CC_SPACE) | BIT(EL_CC_BLANK) | BIT(EL_CC_TAB) | BIT(EL_CC_LF) | BIT(EL_CC_CR))
+#define SPACES (BIT(EL_CC_SPACE) | BIT(EL_CC_BLANK) | BIT(EL_CC_TAB) | BIT(EL_CC_LF) | BIT(EL_CC_CR))
 
 typedef struct input { /* one piece; nothing outside is looked at */
     const char *text;

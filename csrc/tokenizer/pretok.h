@@ -45,7 +45,7 @@ typedef struct el_pass {
     const el_atom *atoms; /* of EL_PASS_REGEX */
 } el_pass;
 
-enum { /* el_pretok.flags: what else comes with the name */
+enum {                          /* el_pretok.flags: what else comes with the name */
        EL_PRE_WHOLE_WORDS = 1,  /* a piece that is a token is that token, whatever the merges say */
        EL_PRE_BOS = 2,          /* BOS is added unless the file says otherwise */
        EL_PRE_CLEAN = 4,        /* whole texts are cleaned of blanks before punctuation on the way back */

@@ -23,19 +23,49 @@
 #define SPACE (BIT(EL_CC_SPACE) | BLANK | BIT(EL_CC_TAB) | NEWLINE)
 #define ANY (BIT(EL_CC_INNER) - 1)
 
-#define SET(classes, min, max) {EL_ATOM_SET, 0, min, max, classes, NULL}
-#define IN(ranges, min, max) {EL_ATOM_SET, 0, min, max, 0, &(ranges)}
-#define LESS(classes, ranges, min, max) {EL_ATOM_SET, 1, min, max, classes, &(ranges)}
+#define SET(classes, min, max)                                                                                         \
+    {                                                                                                                  \
+        EL_ATOM_SET, 0, min, max, classes, NULL                                                                        \
+    }
+#define IN(ranges, min, max)                                                                                           \
+    {                                                                                                                  \
+        EL_ATOM_SET, 0, min, max, 0, &(ranges)                                                                         \
+    }
+#define LESS(classes, ranges, min, max)                                                                                \
+    {                                                                                                                  \
+        EL_ATOM_SET, 1, min, max, classes, &(ranges)                                                                   \
+    }
 #define OPT(classes) SET(classes, 0, 1)
 #define SOME(classes) SET(classes, 1, EL_MANY)
 #define MAYBE(classes) SET(classes, 0, EL_MANY)
-#define SHORT_L {EL_ATOM_CONTRACTION_L, 0, 1, 1, 0, NULL}
-#define SHORT {EL_ATOM_CONTRACTION, 0, 1, 1, 0, NULL}
-#define OPT_SHORT {EL_ATOM_CONTRACTION, 0, 0, 1, 0, NULL}
-#define SPACED {EL_ATOM_SPACED, 0, 1, 1, 0, NULL}
-#define UNLESS_NEXT(classes) {EL_ATOM_NOT_BEFORE, 0, 0, 0, classes, NULL}
-#define OR {EL_ATOM_OR, 0, 0, 0, 0, NULL}
-#define END {EL_ATOM_END, 0, 0, 0, 0, NULL}
+#define SHORT_L                                                                                                        \
+    {                                                                                                                  \
+        EL_ATOM_CONTRACTION_L, 0, 1, 1, 0, NULL                                                                        \
+    }
+#define SHORT                                                                                                          \
+    {                                                                                                                  \
+        EL_ATOM_CONTRACTION, 0, 1, 1, 0, NULL                                                                          \
+    }
+#define OPT_SHORT                                                                                                      \
+    {                                                                                                                  \
+        EL_ATOM_CONTRACTION, 0, 0, 1, 0, NULL                                                                          \
+    }
+#define SPACED                                                                                                         \
+    {                                                                                                                  \
+        EL_ATOM_SPACED, 0, 1, 1, 0, NULL                                                                               \
+    }
+#define UNLESS_NEXT(classes)                                                                                           \
+    {                                                                                                                  \
+        EL_ATOM_NOT_BEFORE, 0, 0, 0, classes, NULL                                                                     \
+    }
+#define OR                                                                                                             \
+    {                                                                                                                  \
+        EL_ATOM_OR, 0, 0, 0, 0, NULL                                                                                   \
+    }
+#define END                                                                                                            \
+    {                                                                                                                  \
+        EL_ATOM_END, 0, 0, 0, 0, NULL                                                                                  \
+    }
 
 #define RANGES(name, ...)                                                                                              \
     static const uint32_t name##_pairs[][2] = {__VA_ARGS__};                                                           \

@@ -39,7 +39,7 @@ typedef struct el_special_walk {
     const el_specials *specials;
     const char *text;
     size_t n, at;
-    bool parse; /* control tokens too */
+    bool parse;     /* control tokens too */
     el_match *held; /* chosen, with text before them still to search; the nearest last */
     size_t n_held, room;
 } el_special_walk;

@@ -30,14 +30,11 @@ static uint32_t pair_score(const void *context, const char *text, size_t n_left,
 static void find_crossings(el_tokenizer *t)
 {
     for (size_t id = 0; id < t->n_tokens; id++) {
-        el_str piece = t->tokens[id];
-        const char *at = piece.data, *end = piece.data + piece.n;
+        const char *piece = t->tokens[id].data;
 
-        while (at < end && (at = memchr(at, 0xE2, (size_t)(end - at))) != NULL) {
-            if (at > piece.data && end - at >= 3 && at[1] == '\x96' && at[2] == '\x81')
-                t->crosses_blank[(uint8_t)at[-1]] = true;
-            at++;
-        }
+        for (size_t i = 1; i + 2 < t->tokens[id].n; i++)
+            if (piece[i] == '\xE2' && piece[i + 1] == '\x96' && piece[i + 2] == '\x81')
+                t->crosses_blank[(uint8_t)piece[i - 1]] = true;
     }
     t->crosses_blank[(uint8_t)'\x81'] = true; /* runs of blanks stay whole: the last byte of U+2581 */
     t->crosses_blank[(uint8_t)' '] = true;

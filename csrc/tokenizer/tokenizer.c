@@ -10,9 +10,9 @@ static const el_family *const families[] = {&el_family_bpe, &el_family_spm, &el_
                                             &el_family_none};
 
 static const char *const role_keys[] = {
-    "bos_token_id",     "eos_token_id", "eot_token_id",     "unknown_token_id", "seperator_token_id", "padding_token_id",
-    "mask_token_id",    "eom_token_id", "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id",   "fim_pad_token_id",
-    "fim_rep_token_id", "fim_sep_token_id",
+    "bos_token_id",     "eos_token_id",     "eot_token_id",     "unknown_token_id", "seperator_token_id",
+    "padding_token_id", "mask_token_id",    "eom_token_id",     "fim_pre_token_id", "fim_suf_token_id",
+    "fim_mid_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id",
 };
 
 const char *el_special_key(int role)
@@ -76,20 +76,16 @@ static edgellm_status index_tokens(el_tokenizer *t)
 
     for (size_t i = 0; i < t->n_tokens && status == EDGELLM_OK; i++) {
         int type = t->traits[i];
-        el_str piece = t->tokens[i];
 
-        if (i + EL_PIECES_AHEAD < t->n_tokens)
-            el_piece_table_hint(&t->pieces, t->tokens[i + EL_PIECES_AHEAD]);
+        if (type == EL_TOKEN_CONTROL || type == EL_TOKEN_UNKNOWN ||
+            (type == EL_TOKEN_BYTE && el_byte_of(t->tokens[i]) >= 0))
+            t->traits[i] |= EL_TRAIT_NO_TEXT;
         if (type == EL_TOKEN_CONTROL || type == EL_TOKEN_UNKNOWN || type == EL_TOKEN_USER_DEFINED)
-            status = el_specials_add(&t->specials, piece, (int32_t)i, type == EL_TOKEN_USER_DEFINED);
-        if (status != EDGELLM_OK || type == EL_TOKEN_CONTROL || type == EL_TOKEN_UNKNOWN || piece.n == 0 ||
-            (type == EL_TOKEN_BYTE && el_byte_of(piece) >= 0))
-            continue;
-        if (el_piece_table_add(&t->pieces, t->tokens, (uint32_t)i) == EL_PIECE_CROWDED)
-            status = el_fail(EDGELLM_EFORMAT, "token %zu and thousands before it share one hash; no sound vocabulary "
-                                              "looks like this", i);
+            status = el_specials_add(&t->specials, t->tokens[i], (int32_t)i, type == EL_TOKEN_USER_DEFINED);
     }
-    return status;
+    if (status != EDGELLM_OK)
+        return status;
+    return el_piece_table_fill(&t->pieces, t->tokens, t->n_tokens, SIZE_MAX, t->traits, EL_TRAIT_NO_TEXT, "token");
 }
 
 int32_t el_find_any(const el_tokenizer *t, const char *data, size_t n)
@@ -107,7 +103,10 @@ int el_byte_of(el_str piece)
         return -1;
     for (int i = 3; i < 5; i++) {
         char c = piece.data[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                           : -1;
 
         if (digit < 0)
             return -1;
@@ -251,7 +250,8 @@ edgellm_status el_emit_byte(el_encoding *run, uint8_t byte)
         el_emit(run, id);
     else if (!t->drops_bytes)
         return el_fail(EDGELLM_EUNSUPPORTED,
-                       "the vocabulary has no token for the byte 0x%02X, nor an unknown token to put in its place", byte);
+                       "the vocabulary has no token for the byte 0x%02X, nor an unknown token to put in its place",
+                       byte);
     return EDGELLM_OK;
 }
 
@@ -369,7 +369,8 @@ edgellm_status el_tokenize(const el_tokenizer *t, const char *text, size_t n_byt
     if (!t->family->encode)
         return no_text(t);
     if (n_bytes > MAX_TEXT)
-        return el_fail(EDGELLM_EINVAL, "the text has %zu bytes; at most %d are possible in one call", n_bytes, MAX_TEXT);
+        return el_fail(EDGELLM_EINVAL, "the text has %zu bytes; at most %d are possible in one call", n_bytes,
+                       MAX_TEXT);
     EL_TRY(el_merger_init(&run.merger, t->pair, t, n_bytes));
     if (flags & EDGELLM_ADD_SPECIAL && el_tokenizer_adds(t, EDGELLM_TOKEN_BOS))
         el_emit(&run, t->special[EDGELLM_TOKEN_BOS]);

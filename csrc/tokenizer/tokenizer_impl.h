@@ -13,7 +13,8 @@ enum { /* el_tokenizer.traits, above the type of the token */
        EL_TRAIT_TYPE = 7,
        EL_TRAIT_EOG = 8,
        EL_TRAIT_RSTRIP = 16, /* white space after it belongs to it */
-       EL_TRAIT_LSTRIP = 32
+       EL_TRAIT_LSTRIP = 32,
+       EL_TRAIT_NO_TEXT = 64 /* text cannot become it: not in el_tokenizer.pieces */
 };
 
 /* tokenizer.ggml.model with the other roles that only decide about the end of a generation */
@@ -22,8 +23,8 @@ enum { EL_ROLE_FIM_PAD = 11, EL_ROLE_FIM_REPO = 12, EL_ROLE_FIM_FILE = 13, EL_N_
 struct el_encoding;
 
 typedef struct el_family {
-    const char *model; /* tokenizer.ggml.model */
-    edgellm_status (*setup)(el_tokenizer *t, const el_vocab_data *data); /* tokens and types are in place */
+    const char *model;                                                             /* tokenizer.ggml.model */
+    edgellm_status (*setup)(el_tokenizer *t, const el_vocab_data *data);           /* tokens and types are in place */
     edgellm_status (*encode)(struct el_encoding *run, const char *text, size_t n); /* NULL: has no text */
 } el_family;
 
@@ -33,18 +34,18 @@ struct el_tokenizer {
     const el_family *family;
     el_str *tokens;
     size_t n_tokens;
-    uint8_t *traits;        /* a token */
-    el_piece_table pieces;  /* those that text may become: all but control, unknown and byte tokens */
-    el_specials specials;   /* control, unknown and user-defined */
-    int32_t byte_ids[256];  /* -1: the vocabulary has none */
-    int32_t stand_in;       /* for a byte without a token, -1: none */
-    bool drops_bytes;       /* such a byte is left out when there is no stand-in */
+    uint8_t *traits;       /* a token */
+    el_piece_table pieces; /* those that text may become: all but control, unknown and byte tokens */
+    el_specials specials;  /* control, unknown and user-defined */
+    int32_t byte_ids[256]; /* -1: the vocabulary has none */
+    int32_t stand_in;      /* for a byte without a token, -1: none */
+    bool drops_bytes;      /* such a byte is left out when there is no stand-in */
     int32_t special[EL_N_ROLES];
     bool adds_bos, adds_eos, adds_sep;
-    bool space_prefix;   /* a blank goes before text that begins a fragment */
-    bool marked_spaces;  /* U+2581 in a piece is a blank */
-    bool clean_spaces;   /* el_detokenize drops blanks before punctuation */
-    bool has_strip;      /* some token has EL_TRAIT_RSTRIP or EL_TRAIT_LSTRIP */
+    bool space_prefix;  /* a blank goes before text that begins a fragment */
+    bool marked_spaces; /* U+2581 in a piece is a blank */
+    bool clean_spaces;  /* el_detokenize drops blanks before punctuation */
+    bool has_strip;     /* some token has EL_TRAIT_RSTRIP or EL_TRAIT_LSTRIP */
     el_pair_fn *pair;
     /* byte-level BPE */
     const el_pretok *pre;
@@ -53,9 +54,9 @@ struct el_tokenizer {
     el_str *merges;
     el_piece_table merge_ranks; /* of "left right" to its rank */
     /* SentencePiece */
-    uint32_t *keys;            /* a token; lower is better */
-    int32_t ascii_ids[128];    /* pieces of one ASCII character, -1: none */
-    bool crosses_blank[256];   /* some piece has a blank right after a character that ends with this byte */
+    uint32_t *keys;          /* a token; lower is better */
+    int32_t ascii_ids[128];  /* pieces of one ASCII character, -1: none */
+    bool crosses_blank[256]; /* some piece has a blank right after a character that ends with this byte */
 };
 
 /* One call of el_tokenize. */

@@ -39,7 +39,7 @@ static el_str str(const char *s) { return (el_str){s, strlen(s)}; }
 
 /* ---- cutting -------------------------------------------------------------------------- */
 
-/* Expected pieces, separated by |. All agree with llama.cpp b11549 (its ids over a vocabulary of single bytes). */
+/* Expected pieces, separated by |; the file says where they come from. */
 static const struct {
     const char *pre, *text, *pieces;
 } cuts[] = {
@@ -105,7 +105,7 @@ static void test_classes(void)
         {"\xE3\x80\x82", {EL_CC_PUNCTUATION, EL_CC_INNER, EL_CC_INNER}},
         {"\xF0\x9F\x9A\x80", {EL_CC_SYMBOL, EL_CC_INNER, EL_CC_INNER, EL_CC_INNER}},
         {"\xFF", {EL_CC_SYMBOL}},
-        {"\xE3\x80", {EL_CC_SYMBOL, EL_CC_SYMBOL}}, /* cut */
+        {"\xE3\x80", {EL_CC_SYMBOL, EL_CC_SYMBOL}},                   /* cut */
         {"\xED\xA0\x80", {EL_CC_SYMBOL, EL_CC_SYMBOL, EL_CC_SYMBOL}}, /* surrogate */
     };
 
@@ -294,14 +294,14 @@ static void make_bpe(vocab *v, const char *pre)
         el_byte_letter((uint8_t)byte, v->letters[byte]);
         add_token(v, v->letters[byte], EL_TOKEN_NORMAL, 0);
     }
-    add_token(v, "he", EL_TOKEN_NORMAL, 0);             /* 256 */
-    add_token(v, "ll", EL_TOKEN_NORMAL, 0);             /* 257 */
-    add_token(v, "hell", EL_TOKEN_NORMAL, 0);           /* 258 */
-    add_token(v, "hello", EL_TOKEN_NORMAL, 0);          /* 259 */
-    add_token(v, "\xC4\xA0hello", EL_TOKEN_NORMAL, 0);  /* 260 */
-    add_token(v, "<|im_end|>", EL_TOKEN_CONTROL, 0);    /* 261 */
-    add_token(v, "<user>", EL_TOKEN_USER_DEFINED, 0);   /* 262 */
-    add_token(v, "<s>", EL_TOKEN_CONTROL, 0);           /* 263 */
+    add_token(v, "he", EL_TOKEN_NORMAL, 0);            /* 256 */
+    add_token(v, "ll", EL_TOKEN_NORMAL, 0);            /* 257 */
+    add_token(v, "hell", EL_TOKEN_NORMAL, 0);          /* 258 */
+    add_token(v, "hello", EL_TOKEN_NORMAL, 0);         /* 259 */
+    add_token(v, "\xC4\xA0hello", EL_TOKEN_NORMAL, 0); /* 260 */
+    add_token(v, "<|im_end|>", EL_TOKEN_CONTROL, 0);   /* 261 */
+    add_token(v, "<user>", EL_TOKEN_USER_DEFINED, 0);  /* 262 */
+    add_token(v, "<s>", EL_TOKEN_CONTROL, 0);          /* 263 */
     for (size_t i = 0; i < EL_COUNT(merges); i++)
         v->merges[i] = str(merges[i]);
     v->data.merges = v->merges;
@@ -321,12 +321,15 @@ static void make_spm(vocab *v, bool bytes)
         snprintf(v->letters[byte], sizeof v->letters[byte], "<0x%02X>", byte);
         add_token(v, v->letters[byte], EL_TOKEN_BYTE, 0);
     }
-    add_token(v, "\xE2\x96\x81", EL_TOKEN_NORMAL, -9);    /* 259 */
-    add_token(v, "a", EL_TOKEN_NORMAL, -8);               /* 260 */
-    add_token(v, "b", EL_TOKEN_NORMAL, -7);               /* 261 */
-    add_token(v, "ab", EL_TOKEN_NORMAL, -2);              /* 262 */
-    add_token(v, "\xE2\x96\x81" "a", EL_TOKEN_NORMAL, -1); /* 263 */
-    add_token(v, "<u>", EL_TOKEN_USER_DEFINED, 0);        /* 264 */
+    add_token(v, "\xE2\x96\x81", EL_TOKEN_NORMAL, -9); /* 259 */
+    add_token(v, "a", EL_TOKEN_NORMAL, -8);            /* 260 */
+    add_token(v, "b", EL_TOKEN_NORMAL, -7);            /* 261 */
+    add_token(v, "ab", EL_TOKEN_NORMAL, -2);           /* 262 */
+    add_token(v,
+              "\xE2\x96\x81"
+              "a",
+              EL_TOKEN_NORMAL, -1);                /* 263 */
+    add_token(v, "<u>", EL_TOKEN_USER_DEFINED, 0); /* 264 */
 }
 
 static el_tokenizer *build(const vocab *v)
@@ -348,8 +351,8 @@ static void expect_ids(const el_tokenizer *t, const char *text, size_t n_text, u
     edgellm_status status = el_tokenize(t, text, n_text, flags, ids, 64, &n);
 
     CHECK(status == EDGELLM_OK, "'%s': %s", text, el_error_text());
-    CHECK(n == n_expected && (n == 0 || memcmp(ids, expected, n * sizeof *ids) == 0), "'%s' flags %u: %zu ids, first %d %d %d", text,
-          flags, n, ids[0], ids[1], ids[2]);
+    CHECK(n == n_expected && (n == 0 || memcmp(ids, expected, n * sizeof *ids) == 0),
+          "'%s' flags %u: %zu ids, first %d %d %d", text, flags, n, ids[0], ids[1], ids[2]);
     for (size_t cap = 0; cap < n; cap++) { /* never more than cap, always the full count */
         int32_t guarded[65];
         size_t again = 0;
