@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from edgellm.errors import ContextOverflow
 
 from edgellm.cli import _model, main
+from edgellm.errors import ContextOverflow
 
 TIMINGS = SimpleNamespace(prefill_ms=2.0, decode_ms=4.0, prefill_per_s=500.0, decode_per_s=250.0, first_token_ms=3.0)
 

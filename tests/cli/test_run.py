@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgellm.errors import EdgellmError, FormatError
 
 from edgellm.cli import _model, _pull
 from edgellm.cli import run as run_module
+from edgellm.errors import EdgellmError, FormatError
 from edgellm.store import Store
 
 Cli = Callable[..., Any]
