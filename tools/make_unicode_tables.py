@@ -12,7 +12,9 @@ Run with a Python whose unicodedata is 15.1.0 (3.13), or after ``pip install uni
 
 from __future__ import annotations
 
+import importlib
 import sys
+import unicodedata
 from pathlib import Path
 from types import ModuleType
 
@@ -87,15 +89,12 @@ def main() -> None:
     """Write the file named on the command line."""
     if len(sys.argv) != 2:
         sys.exit("usage: make_unicode_tables.py OUTPUT.c")
-    import unicodedata
-
     data: ModuleType = unicodedata
     if unicodedata.unidata_version != VERSION:
         try:
-            import unicodedata2
+            data = importlib.import_module("unicodedata2")
         except ImportError:
             sys.exit(f"needs Unicode {VERSION}: run it with Python 3.13, or pip install unicodedata2=={VERSION}")
-        data = unicodedata2
     if data.unidata_version != VERSION:
         sys.exit(f"found Unicode {data.unidata_version}, needs {VERSION}: pip install unicodedata2=={VERSION}")
     index, blocks = build(data)

@@ -60,4 +60,4 @@ def test_file_is_what_the_script_writes(tool: ModuleType, committed: list[int]) 
         def category(char: str) -> str:
             return "_LMNPS_"[committed[ord(char)]]
 
-    assert tool.render(*tool.build(Data), tool.VERSION) == TABLES.read_text("ascii")  # type: ignore[arg-type]
+    assert tool.render(*tool.build(Data), tool.VERSION) == TABLES.read_text("ascii")
