@@ -35,6 +35,7 @@ void edgellm_engine_free(edgellm_engine *engine) { el_engine_free(engine); }
 
 edgellm_status edgellm_engine_get_info(const edgellm_engine *e, edgellm_engine_info *info)
 {
+    const char *isa;
     size_t n;
 
     REFUSE_NULL(!e || !info, "engine and info");
@@ -50,8 +51,9 @@ edgellm_status edgellm_engine_get_info(const edgellm_engine *e, edgellm_engine_i
                                   .n_plans = e->plans.n,
                                   .kv_bytes = e->pool.n_bytes,
                                   .scratch_bytes = el_plans_bytes(&e->plans)};
-    n = strlen(el_kernels_get()->isa);
-    memcpy(info->isa, el_kernels_get()->isa, EL_MIN(n, sizeof info->isa - 1));
+    isa = el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa;
+    n = strlen(isa);
+    memcpy(info->isa, isa, EL_MIN(n, sizeof info->isa - 1));
     return EDGELLM_OK;
 }
 
@@ -88,7 +90,7 @@ edgellm_status edgellm_seq_truncate(edgellm_engine *engine, int32_t seq, int32_t
 edgellm_status edgellm_seq_sample(edgellm_engine *engine, int32_t seq, const edgellm_sampling *sampling,
                                   const int32_t *history, size_t n_history)
 {
-    el_seq *s;
+    el_seq *s = NULL;
     edgellm_status status = EDGELLM_OK;
 
     REFUSE_NULL(!engine || !sampling || (!history && n_history), "engine, sampling and history");
@@ -103,7 +105,7 @@ done:
 
 edgellm_status edgellm_seq_take_text(edgellm_engine *engine, int32_t seq, char *buf, size_t cap, size_t *n_bytes)
 {
-    el_seq *s;
+    el_seq *s = NULL;
     edgellm_status status = EDGELLM_OK;
 
     REFUSE_NULL(!engine || !buf || !n_bytes, "engine, buf and n_bytes");

@@ -3,6 +3,7 @@
 #define EL_CPU_INTERNAL_H
 
 #include "cpu_job.h"
+#include "stock.h"
 
 typedef struct el_worker_scratch {
     uint64_t tag;   /* which region of which run the rows below were prepared for */
@@ -15,6 +16,7 @@ typedef struct el_worker_scratch {
 } el_worker_scratch;
 
 struct el_cpu_plan {
+    el_stock *stock; /* not NULL: ggml's backend runs the graph, and nothing below is used */
     struct ggml_cgraph *graph;
     const el_ggml_cpu *ggml;
     const el_kernels *kernels;

@@ -5,6 +5,7 @@
 #include "cpu_plan.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cpu_internal.h"
@@ -876,6 +877,19 @@ static edgellm_status index_graph(planner *p)
     return EDGELLM_OK;
 }
 
+bool el_cpu_own_backend(void)
+{
+    static _Atomic int known; /* 0: not asked, 1: ggml's, 2: ours */
+    int answer = atomic_load(&known);
+
+    if (answer == 0) {
+        const char *name = getenv("EDGELLM_CPU_BACKEND");
+        answer = name && strcmp(name, "edgellm") == 0 ? 2 : 1;
+        atomic_store(&known, answer);
+    }
+    return answer == 2;
+}
+
 edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads)
 {
     planner p = {.graph = graph, .plan = el_alloc(1, sizeof *p.plan)};
@@ -884,6 +898,14 @@ edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, con
     if (!p.plan)
         return el_no_memory(sizeof *p.plan);
     *p.plan = (el_cpu_plan){.graph = graph, .ggml = ggml, .kernels = el_kernels_get(), .n_threads = n_threads};
+    if (!el_cpu_own_backend()) {
+        p.status = el_stock_new(&p.plan->stock, graph, ggml, n_threads);
+        if (p.status == EDGELLM_OK)
+            *out = p.plan;
+        else
+            el_free(p.plan);
+        return p.status;
+    }
     p.status = index_graph(&p);
     for (int32_t i = 0; i < graph->n_nodes && p.status == EDGELLM_OK; i++) {
         struct ggml_tensor *t = graph->nodes[i];
@@ -921,6 +943,7 @@ void el_cpu_plan_free(el_cpu_plan *plan)
 {
     if (!plan)
         return;
+    el_stock_free(plan->stock);
     el_run_clear(&plan->run);
     for (int32_t i = 0; i < plan->n_owned; i++)
         el_free(plan->owned[i]);
@@ -935,16 +958,25 @@ void el_cpu_plan_free(el_cpu_plan *plan)
 
 int32_t el_cpu_plan_n_regions(const el_cpu_plan *plan) { return plan->n_regions; }
 
-size_t el_cpu_plan_bytes(const el_cpu_plan *plan) { return plan->arena_bytes; }
+size_t el_cpu_plan_bytes(const el_cpu_plan *plan)
+{
+    return plan->stock ? el_stock_bytes(plan->stock) : plan->arena_bytes;
+}
 
 void el_cpu_plan_begin(el_cpu_plan *plan)
 {
+    if (plan->stock) {
+        el_stock_begin(plan->stock);
+        return;
+    }
     el_run_reset(&plan->run);
     plan->serial++;
 }
 
 edgellm_status el_cpu_plan_run(el_cpu_plan *plan, int32_t budget_ms, const _Atomic bool *cancel)
 {
+    if (plan->stock)
+        return el_stock_run(plan->stock, budget_ms, cancel);
     return el_workers_run(&plan->run, plan->n_threads, budget_ms, cancel);
 }
 

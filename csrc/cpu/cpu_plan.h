@@ -6,6 +6,7 @@
 #define EL_CPU_PLAN_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "ggml_cpu.h"
 
@@ -19,6 +20,10 @@ enum {
         5, /* I32 [4, n_rows]: first visible position, position after the last, sequence (row of the tables), 0 */
     EL_ATTN_TABLES = 6 /* I32 [max_blocks, n_seqs]: the pool's blocks of each sequence in position order */
 };
+
+/* Whether plans are made by this backend; else ggml's own runs them (stock.h). Asked once: EDGELLM_CPU_BACKEND is
+ * "ggml" (the default, for now) or "edgellm". */
+bool el_cpu_own_backend(void);
 
 /* The graph's tensors without data (inputs among them) get it from the plan, which must outlive their use. An input
  * that no region reads is left without: a mask, say, when attention goes by position. */

@@ -136,7 +136,7 @@ edgellm_status el_seq_open(el_engine *e, int32_t *seq)
 
 edgellm_status el_seq_close(el_engine *e, int32_t seq)
 {
-    el_seq *s;
+    el_seq *s = NULL;
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(el_engine_seq(e, seq, &s));
@@ -151,7 +151,7 @@ done:
 
 edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens)
 {
-    el_seq *s;
+    el_seq *s = NULL;
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(el_engine_seq(e, seq, &s));

@@ -159,7 +159,7 @@ edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_
     EL_TRY(reserve(e, items, n_items));
     lay_out_rows(&e->step, items, n_items);
     shape = (el_graph_shape){.n_rows = e->step.n_rows, .n_out = e->step.n_out, .n_seqs = n_items};
-    if (shape.n_rows <= ALTERNATE_ROWS)
+    if (shape.n_rows <= ALTERNATE_ROWS && el_cpu_own_backend())
         shape.instance = e->step.parity ^= 1;
     shape.n_kv = el_plan_round_slots(el_blocks_used_slots(&e->blocks), e->blocks.n_blocks * EL_BLOCK_TOKENS);
     e->step.state = EL_STEP_RUNNING; /* from here on el_step_abandon gives the blocks back */
@@ -225,6 +225,8 @@ static edgellm_status finish(el_engine *e)
         EL_TRY(el_generate_choose(e, &e->seqs[it->seq], last, &it->sampled));
         if (it->sampled.finish == EDGELLM_FINISH_NONE && e->seqs[it->seq].length + it->n_tokens >= e->n_ctx)
             it->sampled.finish = EDGELLM_FINISH_LENGTH; /* the chosen token itself would not fit any more */
+        if (it->sampled.finish == EDGELLM_FINISH_EOG || it->sampled.finish == EDGELLM_FINISH_LENGTH)
+            EL_TRY(el_text_stream_finish(e->seqs[it->seq].text)); /* what a stop string might have used is ready now */
     }
     for (int32_t i = 0; i < e->step.n_items; i++)
         e->seqs[e->step.items[i].seq].length += e->step.items[i].n_tokens;
@@ -271,7 +273,7 @@ static edgellm_status result_of(const el_engine *e, int32_t item, const el_step_
 
 edgellm_status el_step_logits(const el_engine *e, int32_t item, const float **logits, int32_t *rows)
 {
-    const el_step_item *it;
+    const el_step_item *it = NULL;
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(result_of(e, item, &it));
@@ -285,7 +287,7 @@ done:
 
 edgellm_status el_step_sampled(const el_engine *e, int32_t item, edgellm_sampled *out)
 {
-    const el_step_item *it;
+    const el_step_item *it = NULL;
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(result_of(e, item, &it));
