@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny import tiny_model
+
 ROOT = Path(__file__).parents[2]
 HEADER = ROOT / "include" / "edgellm.h"
 
@@ -205,6 +207,22 @@ def test_python_on_an_emulated_cpu(cpu: str, isa: str) -> None:
     system = json.loads(done.stdout)
     assert system["ggml"]["isa"] == isa
     assert ("avx2" in system["features_used"]) == (isa == "avx2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates x86-64 CPUs")
+def test_run_without_avx(tmp_path: Path) -> None:
+    """`edgellm run` on a CPU of 2008 says what the plain C kernels say here."""
+    model = tiny_model(tmp_path / "tiny.gguf", "llama")
+    command = ["-m", "edgellm", "run", model, "The sky", "--raw", "--temp", "0", "-n", "12", "--json"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "NO_COLOR": "1"}
+    emulated = [tool("qemu-x86_64-static"), "-cpu", "Nehalem", os.path.realpath(sys.executable)]
+    answers = []
+    for python, disable in ((emulated, ""), ([sys.executable], "avx2")):
+        done = run(*python, *command, env={**env, "EDGELLM_CPU_DISABLE": disable})
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout))
+    assert answers[0]["text"] == answers[1]["text"]
 
 
 def test_licences_travel_along() -> None:
