@@ -64,6 +64,8 @@ edgellm_status el_specials_add(el_specials *s, el_str piece, int32_t token, bool
         s->nodes[at].is_user = is_user;
         s->first_any[(uint8_t)piece.data[0]] = true;
         s->first_user[(uint8_t)piece.data[0]] |= is_user;
+        s->longest_any = EL_MAX(s->longest_any, piece.n);
+        s->longest_user = is_user ? EL_MAX(s->longest_user, piece.n) : s->longest_user;
     }
     return EDGELLM_OK;
 }
@@ -165,6 +167,7 @@ static edgellm_status hold(el_special_walk *walk, el_match match)
 edgellm_status el_special_walk_next(el_special_walk *walk, el_match *match)
 {
     const bool *first = walk->parse ? walk->specials->first_any : walk->specials->first_user;
+    size_t longest = walk->parse ? walk->specials->longest_any : walk->specials->longest_user;
 
     for (;;) {
         size_t limit = walk->n_held ? walk->held[walk->n_held - 1].start : walk->n;
@@ -176,7 +179,7 @@ edgellm_status el_special_walk_next(el_special_walk *walk, el_match *match)
             walk->at = match->start + match->n;
             return EDGELLM_OK;
         }
-        for (size_t i = found.start + 1; i < best.start + best.n; i++)
+        for (size_t i = found.start + 1; i < best.start + best.n && best.n < longest; i++)
             if (first[(uint8_t)walk->text[i]]) {
                 el_match other = longest_at(walk, i, limit);
 

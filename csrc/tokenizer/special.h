@@ -19,6 +19,7 @@ typedef struct el_specials { /* a trie; node 0 is unused, roots are found by byt
     uint32_t n_nodes, room;
     uint32_t root[256];
     bool first_user[256], first_any[256]; /* can a match start with this byte? */
+    size_t longest_user, longest_any;     /* bytes of the longest piece */
 } el_specials;
 
 void el_specials_free(el_specials *s);
