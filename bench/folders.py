@@ -12,14 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def cache() -> Path:
     """The folder, made if it is not there."""
-    base = os.environ.get("EDGELLM_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "edgellm")
-    folder = Path(base).expanduser() / "bench"
+    given = os.environ.get("EDGELLM_CACHE")
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgellm"
+    folder = base.expanduser() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def edgellm_folder() -> Path:
-    """The folder that holds the package edgellm: the installed one, else this checkout's, which then can be imported."""
+    """The folder that holds the package: the installed one, else this checkout's, which then can be imported."""
     spec = importlib.util.find_spec("edgellm")
     if spec is None or not spec.origin:
         sys.path.append(str(ROOT / "src"))

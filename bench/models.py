@@ -1,9 +1,9 @@
 """
 The files that are measured. ``python -m bench.models SPEC...`` makes them and prints each one's type mix.
 
-A SPEC is a path; or PATH:TYPE, that file requantized; or ``smollm2`` or ``gemma3``, the file as it comes (``edgellm pull NAME`` fetches it); or
-``smollm2:TYPE`` and ``gemma3:TYPE``, that file requantized; or ``1b:TYPE``, random weights in the shape of Llama-3.2 1B;
-or a group: ``smollm2:all``, ``gemma3:all``, ``1b:all``, ``all``. TYPE as llama-quantize spells it, in any case.
+A SPEC is a path; or ``smollm2`` or ``gemma3``, the file as it comes (``edgellm pull NAME`` fetches it); or PATH:TYPE,
+``smollm2:TYPE`` and ``gemma3:TYPE``, that file requantized; or ``1b:TYPE``, random weights in the shape of Llama-3.2
+1B; or a group: ``smollm2:all``, ``gemma3:all``, ``1b:all``, ``all``. TYPE as llama-quantize spells it, in any case.
 
 Widths of 576 and 640 are no multiples of 256, so K-quants of the two small models are mostly Q8_0, Q5_0 and Q4_0
 inside; the 1.2B judges the K-quants. Speed does not depend on the values of weights, so random ones do.

@@ -17,7 +17,7 @@ from bench.folders import ROOT, cache, edgellm_folder
 Environment = Callable[[str], dict[str, str]]
 
 
-class WorkerFailed(Exception):
+class WorkerFailed(Exception):  # noqa: N818 - what happened reads better than WorkerFailedError
     """A worker answered with an error, or died."""
 
 
@@ -182,7 +182,7 @@ class Runner:
         while (variant := self.best(kind)) is not None:
             try:
                 return self._worker(variant)
-            except WorkerFailed as error:
+            except WorkerFailed as error:  # noqa: PERF203 - a start of seconds
                 self._drop(variant, str(error))
         raise WorkerFailed("; ".join(self.dropped.values()) or f"{self.peer.name} was not probed")
 

@@ -96,7 +96,7 @@ class Watch:
         while not self._done.wait(0.02):
             try:
                 self.peak = max(self.peak, private_bytes(self._pid)["private"])
-            except OSError:
+            except OSError:  # noqa: PERF203 - every 20 ms
                 return
 
     def __enter__(self) -> Watch:

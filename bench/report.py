@@ -128,8 +128,9 @@ def _head(summary: Summary) -> str:
     if measured:
         low, high = min(m["read"] for m in measured), max(m["read"] for m in measured)
         lines.append(
-            f"This machine gave {_mid(measured, 'read_1') / 1e9:.1f} GB/s to one thread and {_mid(measured, 'read') / 1e9:.1f} "
-            f"to all ({low / 1e9:.1f} to {high / 1e9:.1f}), {_mid(measured, 'int8') / 1e9:.0f} G 8-bit and "
+            f"This machine gave {_mid(measured, 'read_1') / 1e9:.1f} GB/s to one thread and "
+            f"{_mid(measured, 'read') / 1e9:.1f} to all ({low / 1e9:.1f} to {high / 1e9:.1f}), "
+            f"{_mid(measured, 'int8') / 1e9:.0f} G 8-bit and "
             f"{_mid(measured, 'f32') / 1e9:.0f} G float multiply-adds a second."
         )
     lines += [f"{name}: {text}." for name, text in result.flags.items()]

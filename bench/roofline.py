@@ -38,7 +38,7 @@ class Roofline:
         self._expert_used = int(header.get("expert_used_count", 0) or 0)
 
     def weight_bytes(self, n_tokens: int) -> int:
-        """Every tensor a step of *n_tokens* uses, once: a row per token of the embedding, all of it where it is the head."""
+        """Every tensor a step of *n_tokens* uses, once; of the embedding a row a token, unless it is the head too."""
         return round(sum(self._tensor_bytes(tensor, n_tokens) for tensor in self.header.tensors))
 
     def kv_bytes(self, position: int) -> int:

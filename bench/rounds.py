@@ -179,8 +179,9 @@ class Session:
         except WorkerFailed as error:
             say(f"{runner.peer.name} {figure.name}: {error}")
             return
-        self.result.flags.setdefault(f"{runner.peer.name} version", worker.version)
+        self.result.flags.setdefault(f"{runner.peer.name} version", f"{worker.version} ({worker.flags})")
         rate = answer["tokens"] / answer["seconds"]
+        say(f"  {figure.name:9} {runner.peer.name:13} {rate:9.1f} tokens/s ({answer['seconds']:.1f} s)")
         self.result.samples.append(
             Sample(
                 figure.name, n, runner.peer.name, worker.flags, number, rate,
@@ -233,7 +234,7 @@ class Session:
             self.result.samples.append(Sample("start", n, name, variant, number, seconds, seconds=seconds))
 
     def _rendered(self) -> str:
-        """The prompt in the model's template, from edgellm; the plain prompt where there is no template or no edgellm."""
+        """The prompt in the model's template, from edgellm; the plain prompt without a template or edgellm."""
         if "edgellm" not in self.runners:
             return process.PROMPT
         if not hasattr(self, "_text"):

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.worker import Item, serve
-from edgellm._edgellm_ffi import ffi
+from edgellm import _edgellm_ffi
+
+ffi: Any = _edgellm_ffi.ffi  # its structs have the members of edgellm.h, which a type checker cannot know
 
 
 def _library() -> Any:
@@ -60,7 +62,8 @@ class EdgellmEngine:
         self._check(self._lib.edgellm_engine_get_info(self._engine, info))
         if info.n_threads != self._threads:
             raise RuntimeError(f"the engine runs {info.n_threads} threads instead of {self._threads}")
-        self.flags = ffi.string(info.isa).decode()
+        backend = os.environ.get("EDGELLM_CPU_BACKEND")
+        self.flags = ffi.string(info.isa).decode() + (f", EDGELLM_CPU_BACKEND={backend}" if backend else "")
         self._seqs = [self._open_seq() for _ in range(n_seqs)]
 
     def _open_seq(self) -> int:

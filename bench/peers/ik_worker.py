@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from ik_llama_cpp import _ctypes_api as C  # noqa: N812 - the package's own name for it
 
@@ -24,7 +25,7 @@ class IkEngine:
     def __init__(self, model: str, threads: int, variant: str) -> None:
         self._threads = threads
         self._flash = "-fa" in variant.split()
-        self._context = None
+        self._context: Any = None
         C.llama_backend_init()
         params = C.llama_model_default_params()
         params.n_gpu_layers = 0

@@ -308,8 +308,10 @@ def test_random_weights_are_written_as_announced(tmp_path: Path, monkeypatch: py
     models.write_random(path, vocabulary, tensors)
     header = gguf_header.read_header(path)
     assert [(t.name, t.shape, t.type) for t in header.tensors] == [
-        ("token_embd.weight", (32, 2), "F16"), ("output_norm.weight", (33,), "F32"), ("blk.0.attn_q.weight", (32, 32), "F16")
-    ]  # fmt: skip
+        ("token_embd.weight", (32, 2), "F16"),
+        ("output_norm.weight", (33,), "F32"),
+        ("blk.0.attn_q.weight", (32, 32), "F16"),
+    ]
     assert header.metadata["tokenizer.ggml.model"] == "gpt2"
     assert header.get("rope.freq_base") == 500_000.0
     data = 32 * 2 * 2 + 160 + 32 * 32 * 2  # the norm's 132 bytes padded to 160
