@@ -32,24 +32,24 @@ extern "C" {
 #define EDGELLM_API
 #endif
 
-#define EDGELLM_VERSION "0.1.0"     /* the only place that says so; compare with edgellm_version() */
+#define EDGELLM_VERSION "0.1.0" /* the only place that says so; compare with edgellm_version() */
 
 /* cdef: begin */
 
 /* ---- errors, version, log ------------------------------------------------------------- */
 
-typedef enum edgellm_status {       /* numbers are never changed or reused */
-    EDGELLM_OK = 0,
-    EDGELLM_AGAIN = 1,              /* not an error: the step has not finished, call again */
-    EDGELLM_EINVAL = -1,            /* the caller broke a rule written here */
-    EDGELLM_ENOMEM = -2,
-    EDGELLM_EIO = -3,               /* the file could not be opened or read */
-    EDGELLM_EFORMAT = -4,           /* not GGUF, or damaged */
-    EDGELLM_EUNSUPPORTED = -5,      /* sound file, feature we lack */
-    EDGELLM_EFULL = -6,             /* no free sequence or KV block: expected, try later */
-    EDGELLM_ECANCELLED = -7,        /* edgellm_engine_cancel was called */
-    EDGELLM_ECONTEXT = -8,          /* more tokens than the context holds */
-    EDGELLM_ENUMERIC = -9           /* the model produced NaN or infinity */
+typedef enum edgellm_status { /* numbers are never changed or reused */
+                              EDGELLM_OK = 0,
+                              EDGELLM_AGAIN = 1,   /* not an error: the step has not finished, call again */
+                              EDGELLM_EINVAL = -1, /* the caller broke a rule written here */
+                              EDGELLM_ENOMEM = -2,
+                              EDGELLM_EIO = -3,          /* the file could not be opened or read */
+                              EDGELLM_EFORMAT = -4,      /* not GGUF, or damaged */
+                              EDGELLM_EUNSUPPORTED = -5, /* sound file, feature we lack */
+                              EDGELLM_EFULL = -6,        /* no free sequence or KV block: expected, try later */
+                              EDGELLM_ECANCELLED = -7,   /* edgellm_engine_cancel was called */
+                              EDGELLM_ECONTEXT = -8,     /* more tokens than the context holds */
+                              EDGELLM_ENUMERIC = -9      /* the model produced NaN or infinity */
 } edgellm_status;
 
 /* One line on this thread's last failure; "" after a success; never NULL.
@@ -77,26 +77,26 @@ EDGELLM_API size_t edgellm_system_json(char *buf, size_t cap);
 
 /* ---- vocabulary ----------------------------------------------------------------------- */
 
-typedef struct edgellm_vocab edgellm_vocab;     /* immutable once open */
+typedef struct edgellm_vocab edgellm_vocab; /* immutable once open */
 
 /* Opens only the tokenizer of a GGUF file; the file may hold no tensors at all. */
 EDGELLM_API edgellm_status edgellm_vocab_open(edgellm_vocab **out, const char *path_utf8);
-EDGELLM_API void edgellm_vocab_free(edgellm_vocab *vocab);      /* NULL is fine */
+EDGELLM_API void edgellm_vocab_free(edgellm_vocab *vocab); /* NULL is fine */
 
 EDGELLM_API int32_t edgellm_vocab_size(const edgellm_vocab *vocab);
 
-typedef enum edgellm_special {      /* roles a vocabulary can give to a token */
-    EDGELLM_TOKEN_BOS = 0,
-    EDGELLM_TOKEN_EOS = 1,
-    EDGELLM_TOKEN_EOT = 2,
-    EDGELLM_TOKEN_UNK = 3,
-    EDGELLM_TOKEN_SEP = 4,
-    EDGELLM_TOKEN_PAD = 5,
-    EDGELLM_TOKEN_MASK = 6,
-    EDGELLM_TOKEN_EOM = 7,
-    EDGELLM_TOKEN_FIM_PRE = 8,
-    EDGELLM_TOKEN_FIM_SUF = 9,
-    EDGELLM_TOKEN_FIM_MID = 10
+typedef enum edgellm_special { /* roles a vocabulary can give to a token */
+                               EDGELLM_TOKEN_BOS = 0,
+                               EDGELLM_TOKEN_EOS = 1,
+                               EDGELLM_TOKEN_EOT = 2,
+                               EDGELLM_TOKEN_UNK = 3,
+                               EDGELLM_TOKEN_SEP = 4,
+                               EDGELLM_TOKEN_PAD = 5,
+                               EDGELLM_TOKEN_MASK = 6,
+                               EDGELLM_TOKEN_EOM = 7,
+                               EDGELLM_TOKEN_FIM_PRE = 8,
+                               EDGELLM_TOKEN_FIM_SUF = 9,
+                               EDGELLM_TOKEN_FIM_MID = 10
 } edgellm_special;
 
 /* The token with that role, or -1. */
@@ -110,9 +110,9 @@ EDGELLM_API int edgellm_vocab_adds(const edgellm_vocab *vocab, int role);
 
 /* Flags of edgellm_tokenize and edgellm_detokenize. */
 typedef enum edgellm_text_flags {
-    EDGELLM_ADD_SPECIAL = 1,        /* put BOS, EOS, SEP where the file asks for them */
-    EDGELLM_PARSE_SPECIAL = 2,      /* text that spells a control token becomes that token */
-    EDGELLM_KEEP_SPECIAL = 4        /* detokenize: write control tokens out instead of dropping them */
+    EDGELLM_ADD_SPECIAL = 1,   /* put BOS, EOS, SEP where the file asks for them */
+    EDGELLM_PARSE_SPECIAL = 2, /* text that spells a control token becomes that token */
+    EDGELLM_KEEP_SPECIAL = 4   /* detokenize: write control tokens out instead of dropping them */
 } edgellm_text_flags;
 
 /* Sets *n to the number of ids of the whole text and writes the first min(cap, *n) of them:
@@ -127,32 +127,32 @@ EDGELLM_API edgellm_status edgellm_detokenize(const edgellm_vocab *vocab, const 
                                               uint32_t flags, char *buf, size_t cap, size_t *n_bytes);
 
 /* The token as the file spells it, not NUL-terminated; the vocabulary owns it. Errors: EINVAL. */
-EDGELLM_API edgellm_status edgellm_vocab_piece(const edgellm_vocab *vocab, int32_t token,
-                                               const char **piece, size_t *n_bytes);
+EDGELLM_API edgellm_status edgellm_vocab_piece(const edgellm_vocab *vocab, int32_t token, const char **piece,
+                                               size_t *n_bytes);
 
 /* ---- model ---------------------------------------------------------------------------- */
 
-typedef struct edgellm_model edgellm_model;     /* mapped weights and vocabulary, immutable */
+typedef struct edgellm_model edgellm_model; /* mapped weights and vocabulary, immutable */
 
 /* Maps a GGUF file (the first part of a split one). *out is the caller's, or NULL on failure.
  * Errors: all above but AGAIN, EFULL, ECANCELLED, ECONTEXT. */
 EDGELLM_API edgellm_status edgellm_model_open(edgellm_model **out, const char *path_utf8);
-EDGELLM_API void edgellm_model_free(edgellm_model *model);      /* NULL is fine; free engines first */
+EDGELLM_API void edgellm_model_free(edgellm_model *model); /* NULL is fine; free engines first */
 
 typedef struct edgellm_model_info {
-    uint32_t struct_size;           /* set by the caller to sizeof(edgellm_model_info) */
+    uint32_t struct_size; /* set by the caller to sizeof(edgellm_model_info) */
     int32_t n_vocab;
-    int32_t n_ctx_train;            /* 0 when the file does not say */
+    int32_t n_ctx_train; /* 0 when the file does not say */
     int32_t n_embd;
     int32_t n_layer;
-    int32_t n_head;                 /* of the first layer */
+    int32_t n_head; /* of the first layer */
     int32_t n_head_kv;
-    int32_t n_expert;               /* 0: dense */
-    uint64_t n_params;              /* elements of all tensors */
-    uint64_t n_bytes;               /* of all tensors */
-    uint64_t kv_bytes_per_token;    /* with an f16 cache */
-    char architecture[32];          /* general.architecture */
-    char type[32];                  /* commonest weight type by bytes: "Q4_K" */
+    int32_t n_expert;            /* 0: dense */
+    uint64_t n_params;           /* elements of all tensors */
+    uint64_t n_bytes;            /* of all tensors */
+    uint64_t kv_bytes_per_token; /* with an f16 cache */
+    char architecture[32];       /* general.architecture */
+    char type[32];               /* commonest weight type by bytes: "Q4_K" */
 } edgellm_model_info;
 EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_info *info);
 
@@ -163,42 +163,42 @@ EDGELLM_API const edgellm_vocab *edgellm_model_vocab(const edgellm_model *model)
  * {"version", "alignment", "metadata": {...}, "tensors": [{"name", "shape", "type", "offset", "n_bytes"}]}.
  * Arrays longer than max_array are cut and followed by a count. *json is freed by edgellm_free. */
 EDGELLM_API edgellm_status edgellm_inspect(const char *path_utf8, int32_t max_array, char **json, size_t *n_bytes);
-EDGELLM_API void edgellm_free(void *memory);    /* what the library allocated for the caller; NULL is fine */
+EDGELLM_API void edgellm_free(void *memory); /* what the library allocated for the caller; NULL is fine */
 
 /* ---- engine --------------------------------------------------------------------------- */
 
-typedef struct edgellm_engine edgellm_engine;   /* KV blocks, scratch memory, threads */
+typedef struct edgellm_engine edgellm_engine; /* KV blocks, scratch memory, threads */
 
 typedef enum edgellm_kv_type { EDGELLM_KV_F16 = 0, EDGELLM_KV_F32 = 1, EDGELLM_KV_Q8_0 = 2 } edgellm_kv_type;
 
 typedef struct edgellm_engine_options {
-    uint32_t struct_size;           /* set by edgellm_engine_options_init */
-    int32_t n_ctx;                  /* tokens one sequence may hold; 0: what the model was trained for, as memory allows */
-    int32_t n_seqs;                 /* sequences open at once, 1 to 256 */
-    int32_t n_batch;                /* tokens in one step, at most 4096 */
-    int32_t n_threads;              /* 0: one per physical performance core we may use */
-    int32_t kv_type;                /* edgellm_kv_type */
-    uint64_t kv_bytes;              /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
+    uint32_t struct_size; /* set by edgellm_engine_options_init */
+    int32_t n_ctx;        /* tokens one sequence may hold; 0: what the model was trained for, as memory allows */
+    int32_t n_seqs;       /* sequences open at once, 1 to 256 */
+    int32_t n_batch;      /* tokens in one step, at most 4096 */
+    int32_t n_threads;    /* 0: one per physical performance core we may use */
+    int32_t kv_type;      /* edgellm_kv_type */
+    uint64_t kv_bytes;    /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
 } edgellm_engine_options;
 EDGELLM_API void edgellm_engine_options_init(edgellm_engine_options *options);
 
 /* The model must outlive the engine. Errors: EINVAL, ENOMEM, EUNSUPPORTED. */
 EDGELLM_API edgellm_status edgellm_engine_new(edgellm_engine **out, const edgellm_model *model,
                                               const edgellm_engine_options *options);
-EDGELLM_API void edgellm_engine_free(edgellm_engine *engine);   /* NULL is fine */
+EDGELLM_API void edgellm_engine_free(edgellm_engine *engine); /* NULL is fine */
 
 typedef struct edgellm_engine_info {
-    uint32_t struct_size;           /* set by the caller */
+    uint32_t struct_size; /* set by the caller */
     int32_t n_ctx;
     int32_t n_seqs;
     int32_t n_batch;
     int32_t n_threads;
-    int32_t n_blocks;               /* KV blocks of 32 tokens */
+    int32_t n_blocks; /* KV blocks of 32 tokens */
     int32_t n_blocks_free;
-    int32_t n_plans;                /* graph plans in the cache */
-    uint64_t kv_bytes;              /* reserved; touched only as sequences grow */
+    int32_t n_plans;   /* graph plans in the cache */
+    uint64_t kv_bytes; /* reserved; touched only as sequences grow */
     uint64_t scratch_bytes;
-    char isa[32];                   /* instruction set in use: "avx2" */
+    char isa[32]; /* instruction set in use: "avx2" */
 } edgellm_engine_info;
 EDGELLM_API edgellm_status edgellm_engine_get_info(const edgellm_engine *engine, edgellm_engine_info *info);
 
@@ -221,10 +221,10 @@ EDGELLM_API edgellm_status edgellm_seq_truncate(edgellm_engine *engine, int32_t 
 
 typedef struct edgellm_logit_bias {
     int32_t token;
-    float bias;                     /* added to the logit; -infinity forbids the token */
+    float bias; /* added to the logit; -infinity forbids the token */
 } edgellm_logit_bias;
 
-typedef struct edgellm_text {       /* bytes with a length; the caller's */
+typedef struct edgellm_text { /* bytes with a length; the caller's */
     const char *data;
     size_t n_bytes;
 } edgellm_text;
@@ -232,21 +232,21 @@ typedef struct edgellm_text {       /* bytes with a length; the caller's */
 /* How one sequence chooses its tokens. Filters run in this order: bias, penalties, top_k, typical_p,
  * top_p, min_p, temperature. Everything is copied by edgellm_seq_sample. */
 typedef struct edgellm_sampling {
-    uint32_t struct_size;           /* set by edgellm_sampling_init */
-    float temperature;              /* 0: the most likely token */
-    int32_t top_k;                  /* 0: off */
-    float top_p;                    /* 1: off */
-    float min_p;                    /* 0: off */
-    float typical_p;                /* 1: off */
-    float repeat_penalty;           /* 1: off; divides positive logits, multiplies negative ones */
-    float presence_penalty;         /* 0: off */
-    float frequency_penalty;        /* 0: off */
-    int32_t penalty_last_n;         /* tokens the penalties look back on; -1: all, 0: none */
-    uint64_t seed;                  /* the same seed, prompt and settings give the same tokens */
-    int32_t n_logprobs;             /* -1: none, 0: of the chosen token, n <= 20: also of the n most likely */
-    int32_t max_tokens;             /* -1: until the context is full */
-    int32_t ignore_eog;             /* 1: end-of-generation tokens do not end it */
-    int32_t keep_special;           /* 1: control tokens appear in the text */
+    uint32_t struct_size;    /* set by edgellm_sampling_init */
+    float temperature;       /* 0: the most likely token */
+    int32_t top_k;           /* 0: off */
+    float top_p;             /* 1: off */
+    float min_p;             /* 0: off */
+    float typical_p;         /* 1: off */
+    float repeat_penalty;    /* 1: off; divides positive logits, multiplies negative ones */
+    float presence_penalty;  /* 0: off */
+    float frequency_penalty; /* 0: off */
+    int32_t penalty_last_n;  /* tokens the penalties look back on; -1: all, 0: none */
+    uint64_t seed;           /* the same seed, prompt and settings give the same tokens */
+    int32_t n_logprobs;      /* -1: none, 0: of the chosen token, n <= 20: also of the n most likely */
+    int32_t max_tokens;      /* -1: until the context is full */
+    int32_t ignore_eog;      /* 1: end-of-generation tokens do not end it */
+    int32_t keep_special;    /* 1: control tokens appear in the text */
     const edgellm_logit_bias *bias;
     size_t n_bias;
     const int32_t *stop_tokens;
@@ -258,15 +258,15 @@ EDGELLM_API void edgellm_sampling_init(edgellm_sampling *sampling);
 
 typedef enum edgellm_finish {
     EDGELLM_FINISH_NONE = 0,
-    EDGELLM_FINISH_EOG = 1,         /* a token that ends generation, or a stop token */
-    EDGELLM_FINISH_STOP = 2,        /* a stop string */
-    EDGELLM_FINISH_LENGTH = 3       /* max_tokens, or the context is full */
+    EDGELLM_FINISH_EOG = 1,   /* a token that ends generation, or a stop token */
+    EDGELLM_FINISH_STOP = 2,  /* a stop string */
+    EDGELLM_FINISH_LENGTH = 3 /* max_tokens, or the context is full */
 } edgellm_finish;
 
 typedef struct edgellm_sampled {
     int32_t token;
-    int32_t finish;                 /* edgellm_finish */
-    float logprob;                  /* natural log, of the model's own distribution (before filters) */
+    int32_t finish; /* edgellm_finish */
+    float logprob;  /* natural log, of the model's own distribution (before filters) */
     int32_t n_top;
     int32_t top_tokens[20];
     float top_logprobs[20];
@@ -286,12 +286,12 @@ EDGELLM_API edgellm_status edgellm_seq_take_text(edgellm_engine *engine, int32_t
 
 typedef enum edgellm_outputs { EDGELLM_OUT_NONE = 0, EDGELLM_OUT_LAST = 1, EDGELLM_OUT_ALL = 2 } edgellm_outputs;
 
-typedef struct edgellm_item {       /* what one sequence computes in a step */
+typedef struct edgellm_item { /* what one sequence computes in a step */
     int32_t seq;
-    int32_t n_tokens;               /* at least 1 */
-    const int32_t *tokens;          /* appended to the sequence; read during step_begin only */
-    int32_t outputs;                /* edgellm_outputs: whose logits are kept */
-    int32_t sample;                 /* 1: choose a next token from the last one's logits */
+    int32_t n_tokens;      /* at least 1 */
+    const int32_t *tokens; /* appended to the sequence; read during step_begin only */
+    int32_t outputs;       /* edgellm_outputs: whose logits are kept */
+    int32_t sample;        /* 1: choose a next token from the last one's logits */
 } edgellm_item;
 
 /* Prepares a step: each sequence at most once, at most n_batch tokens in all. On failure nothing has changed.
