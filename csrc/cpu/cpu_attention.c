@@ -58,6 +58,15 @@ static el_attn gather(const el_attention_job *job, int64_t first, int64_t end, i
     return a;
 }
 
+/* The kernels build their sums where they write, and another worker may do this chunk again while a later region reads
+ * its result: so sums are built in the worker's own memory and only whole results are copied out. */
+static void combine(const el_attention_job *job, const el_worker_scratch *s, int64_t row, int64_t head,
+                    const float *partials, size_t stride, int32_t n)
+{
+    job->plan->kernels->attn_combine(s->row, partials, stride, n, -INFINITY, job->shape.head_v);
+    memcpy(output_of(job, row, head), s->row, (size_t)job->shape.head_v * sizeof *s->row);
+}
+
 /* All segments of some rows of one sequence, each combined at once. */
 static void whole_rows(const el_attention_job *job, int64_t first, int64_t end, int64_t head0,
                        const el_worker_scratch *s)
@@ -72,8 +81,8 @@ static void whole_rows(const el_attention_job *job, int64_t first, int64_t end, 
     for (int32_t i = 0; i < n; i++)
         k->attn_segment(&a, seg0 + i, s->tile + (size_t)i * (size_t)a.n_q * stride, s->kernel);
     for (int32_t q = 0; q < a.n_q; q++)
-        k->attn_combine(output_of(job, first + q / job->heads_per_chunk, head0 + q % job->heads_per_chunk),
-                        s->tile + (size_t)q * stride, (size_t)a.n_q * stride, n, -INFINITY, a.head_v);
+        combine(job, s, first + q / job->heads_per_chunk, head0 + q % job->heads_per_chunk,
+                s->tile + (size_t)q * stride, (size_t)a.n_q * stride, n);
 }
 
 void el_attention_chunk(const void *job_, int32_t chunk, int32_t worker)
@@ -90,7 +99,8 @@ void el_attention_chunk(const void *job_, int32_t chunk, int32_t worker)
     if (job->split) {
         int32_t from[MAX_QUERIES], to[MAX_QUERIES];
         const el_attn a = gather(job, first, first + 1, head0, job->heads_per_chunk, s->queries, from, to);
-        job->plan->kernels->attn_segment(&a, segment, partial_of(job, first, head0, segment), s->kernel);
+        job->plan->kernels->attn_segment(&a, segment, s->tile, s->kernel);
+        memcpy(partial_of(job, first, head0, segment), s->tile, (size_t)a.n_q * job->partial_floats * sizeof *s->tile);
         return;
     }
     while (first < end) { /* a chunk of rows may span sequences */
@@ -109,7 +119,6 @@ void el_combine_chunk(const void *job_, int32_t chunk, int32_t worker)
     const int32_t seg0 = range_of(job, row)[0] / EL_ATTN_SEGMENT;
     const int32_t n = (range_of(job, row)[1] - 1) / EL_ATTN_SEGMENT - seg0 + 1;
 
-    (void)worker;
-    job->plan->kernels->attn_combine(output_of(job, row, head), partial_of(job, row, head, seg0),
-                                     (size_t)job->n_head * job->partial_floats, n, -INFINITY, job->shape.head_v);
+    combine(job, &job->plan->scratch[worker], row, head, partial_of(job, row, head, seg0),
+            (size_t)job->n_head * job->partial_floats, n);
 }

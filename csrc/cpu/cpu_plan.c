@@ -603,6 +603,7 @@ static void plan_attention(planner *p, struct ggml_tensor *t)
     }
     n_queries = job->rows_per_chunk * job->heads_per_chunk;
     p->tile_floats = EL_MAX(p->tile_floats, (size_t)(job->n_segments * n_queries) * job->partial_floats);
+    p->row_floats = EL_MAX(p->row_floats, (size_t)job->shape.head_v);
     p->query_floats = EL_MAX(p->query_floats, (size_t)(n_queries * job->shape.head_k));
     p->kernel_bytes =
         EL_MAX(p->kernel_bytes, el_attn_scratch((int32_t)n_queries, job->shape.head_k, job->shape.head_v));
