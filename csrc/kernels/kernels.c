@@ -23,6 +23,22 @@ static void use_avx2(el_kernels *t)
     el_rows_use_avx2(t);
     el_attention_use_avx2(t);
 }
+
+static void use_avxvnni(el_kernels *t)
+{
+    el_matmul_use_avxvnni(t);
+    el_superblock_use_avxvnni(t);
+}
+
+static void use_avx512(el_kernels *t)
+{
+    el_act_use_avx512(t);
+    el_matmul_use_avx512(t);
+    el_superblock_use_avx512(t);
+    el_floats_use_avx512(t);
+    el_rows_use_avx512(t);
+    el_attention_use_avx512(t);
+}
 #endif
 
 static const struct {
@@ -33,6 +49,8 @@ static const struct {
     {"ref", 0, use_ref},
 #if defined(__x86_64__)
     {"avx2", EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avx2},
+    {"avxvnni", EL_CPU_AVXVNNI | EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avxvnni},
+    {"avx512", EL_CPU_AVX512 | EL_CPU_AVX512VNNI | EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avx512},
 #endif
 };
 
