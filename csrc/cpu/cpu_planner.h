@@ -1,0 +1,78 @@
+/* cpu_planner.h - what the planner's parts share while a plan is made. */
+#ifndef EL_CPU_PLANNER_H
+#define EL_CPU_PLANNER_H
+
+#include "cpu_internal.h"
+
+struct ggml_cgraph;
+
+enum {
+    EL_SMALL_ROWS =
+        8, /* up to here every worker prepares the input rows itself instead of waiting for a region that does */
+    EL_SHARED_ROWS = 16, /* up to here no memory is reused within a run, so no region waits for stragglers */
+    EL_PLAN_ALIGN = 64
+};
+
+typedef enum el_node_state {
+    EL_NODE_NEW,
+    EL_NODE_PENDING, /* a row operation that waits for someone to need its rows */
+    EL_NODE_FUSED,   /* part of a region that does not store it */
+    EL_NODE_DONE     /* a region before this point of the list stores it */
+} el_node_state;
+
+typedef struct el_node_info {
+    el_node_state state;
+    int32_t n_uses;
+    int32_t user; /* the last node that reads it */
+    int32_t first_region, last_region;
+} el_node_info;
+
+typedef struct el_planner {
+    el_cpu_plan *plan;
+    struct ggml_cgraph *graph;
+    el_node_info *info; /* by node, then by leaf */
+    struct ggml_tensor **keys;
+    int32_t *values;
+    size_t n_slots;
+    size_t act_bytes, row_floats, tile_floats, query_floats, kernel_bytes; /* of each worker's scratch */
+    int64_t max_rows;
+    edgellm_status status;
+} el_planner;
+
+static inline size_t el_aligned(size_t n) { return (n + EL_PLAN_ALIGN - 1) / EL_PLAN_ALIGN * EL_PLAN_ALIGN; }
+
+/* ---- plan_index.c ------------------------------------------------------------------------- */
+
+edgellm_status el_index_graph(el_planner *p);
+bool el_is_alias(const struct ggml_tensor *t);
+struct ggml_tensor *el_base_of(const struct ggml_tensor *t); /* what t is a view of */
+el_node_info *el_info_of(const el_planner *p, const struct ggml_tensor *t);
+bool el_ready(const el_planner *p, const struct ggml_tensor *t);
+struct ggml_tensor *el_only_user(const el_planner *p, const struct ggml_tensor *t);
+float el_param(const struct ggml_tensor *t, int i);
+/* Zeroed memory that lives as long as the plan; NULL sets the planner's status. */
+void *el_own(el_planner *p, size_t n_bytes);
+/* Appends a region; returns its number. */
+int32_t el_emit(el_planner *p, el_chunk_fn *run, const void *job, int32_t n_chunks, bool exclusive);
+
+/* ---- plan_rows.c -------------------------------------------------------------------------- */
+
+bool el_is_rows(const struct ggml_tensor *t);
+bool el_is_vector(const struct ggml_tensor *t, int64_t n);
+bool el_can_pend(const struct ggml_tensor *t);
+void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tensor *t);
+void el_store_rows(el_planner *p, const struct ggml_tensor *t);
+
+/* ---- plan_products.c, plan_attention.c ---------------------------------------------------- */
+
+bool el_is_product(const el_planner *p, const struct ggml_tensor *t);
+void el_plan_products(el_planner *p, int32_t first);
+bool el_is_attention(const el_planner *p, const struct ggml_tensor *t);
+void el_plan_attention(el_planner *p, struct ggml_tensor *t);
+
+/* ---- plan_memory.c ------------------------------------------------------------------------ */
+
+void el_place_all(el_planner *p);
+void el_make_scratch(el_planner *p);
+
+#endif
