@@ -92,6 +92,7 @@ typedef struct el_matmul_job {
 } el_matmul_job;
 
 void el_matmul_chunk(const void *job, int32_t chunk, int32_t worker);
+bool el_matmul_ahead(const void *job, int32_t chunk, int32_t part);
 void el_quantize_chunk(const void *job, int32_t chunk, int32_t worker); /* the same job: its input rows to act */
 
 /* ---- row programs as a region of their own ------------------------------------------------ */

@@ -114,6 +114,32 @@ static void write_row(const el_matmul_job *job, const el_product *p, const float
         job->plan->kernels->f32_to_q8_0(to + ggml_row_size(out->type, o0), y, n);
 }
 
+/* The product whose rows that chunk computes (its first, when a pair is gated); *first is its first row. */
+static const el_product *product_of(const el_matmul_job *job, int32_t chunk, int64_t *first)
+{
+    const el_product *p = job->products;
+
+    chunk /= job->n_blocks;
+    while (p->gated || chunk >= p->first_chunk + p->n_chunks)
+        p++;
+    *first = (chunk - p->first_chunk) * p->rows_per_chunk;
+    return p;
+}
+
+/* A worker that waits a microsecond could have read 40 KB. */
+bool el_matmul_ahead(const void *job_, int32_t chunk, int32_t part)
+{
+    enum { PART = 1024, MOST = 32768 };
+    int64_t first;
+    const el_product *p = product_of(job_, chunk, &first);
+    const size_t at = (size_t)part * PART, n = EL_MIN((size_t)p->rows_per_chunk * p->w->nb[1], (size_t)MOST);
+    const char *from = (const char *)p->w->data + (size_t)first * p->w->nb[1] + at;
+
+    for (size_t line = 0; line < PART; line += 64)
+        __builtin_prefetch(from + line, 0, 2);
+    return at + PART < n;
+}
+
 void el_matmul_chunk(const void *job_, int32_t chunk, int32_t worker)
 {
     const el_matmul_job *job = job_;
@@ -123,13 +149,9 @@ void el_matmul_chunk(const void *job_, int32_t chunk, int32_t worker)
     const int32_t block = chunk % job->n_blocks;
     const int64_t r0 = block * job->rows_per_block;
     const int64_t r1 = EL_MIN(r0 + job->rows_per_block, job->n_rows);
-    const el_product *p = job->products;
     int64_t o0, o1, ld;
+    const el_product *p = product_of(job, chunk, &o0);
 
-    chunk /= job->n_blocks;
-    while (p->gated || chunk >= p->first_chunk + p->n_chunks)
-        p++;
-    o0 = (chunk - p->first_chunk) * p->rows_per_chunk;
     o1 = EL_MIN(o0 + p->rows_per_chunk, p->w->ne[1]);
     ld = o1 - o0;
     multiply(job, p->w, act, s->tile, ld, o0, o1, r0, r1, s->kernel);

@@ -98,7 +98,7 @@ edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, con
     if (p.status == EDGELLM_OK)
         el_make_scratch(&p);
     if (p.status == EDGELLM_OK)
-        p.status = el_run_init(&p.plan->run, p.plan->regions, p.plan->n_regions);
+        p.status = el_run_init(&p.plan->run, p.plan->regions, p.plan->n_regions, n_threads);
     el_free(p.info);
     el_free(p.keys);
     el_free(p.values);

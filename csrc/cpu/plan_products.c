@@ -192,7 +192,7 @@ static void cut_into_chunks(el_planner *p, el_matmul_job *job)
 {
     const bool big = job->n_rows > EL_SMALL_ROWS;
     int64_t total = 0, per_chunk;
-    int32_t n_chunks = 0;
+    int32_t n_chunks = 0, at;
 
     for (int32_t i = 0; i < job->n_products; i++)
         total += job->products[i].gated ? 0 : job->products[i].w->ne[1];
@@ -213,7 +213,9 @@ static void cut_into_chunks(el_planner *p, el_matmul_job *job)
     }
     if (big)
         el_emit(p, el_quantize_chunk, job, (int32_t)((job->n_rows + 3) / 4), false);
-    el_emit(p, el_matmul_chunk, job, n_chunks * job->n_blocks, false);
+    at = el_emit(p, el_matmul_chunk, job, n_chunks * job->n_blocks, false);
+    if (!big && p->status == EDGELLM_OK)
+        p->plan->regions[at].ahead = el_matmul_ahead;
 }
 
 void el_plan_products(el_planner *p, int32_t first)

@@ -76,35 +76,87 @@ static void wait_until_left(uint64_t ticket, int32_t self)
     }
 }
 
-static bool finished(const el_region *r, const el_region_state *s)
+/* ---- who does which chunk ------------------------------------------------------------------ */
+
+/* The first chunk of a share; the share after the last begins at the end. */
+static int32_t share_begin(const el_run *run, const el_region *r, int32_t share)
 {
-    return atomic_load_explicit(&s->n_done, memory_order_acquire) >= r->n_chunks;
+    return (int32_t)((int64_t)r->n_chunks * share / run->n_shares);
 }
 
-static void do_chunk(const el_region *r, el_region_state *s, int32_t chunk, int32_t self)
+static _Atomic unsigned char *flags_of(const el_run *run, const el_region *r, const el_region_state *s, int32_t share)
 {
-    r->run(r->job, chunk, self);
-    if (atomic_exchange_explicit(&s->done[chunk], 1, memory_order_acq_rel) == 0)
-        atomic_fetch_add_explicit(&s->n_done, 1, memory_order_acq_rel);
+    return s->flags ? s->flags + share_begin(run, r, share) : s->shares[share].done;
 }
 
-/* Nothing is left to claim: give the others a moment, then do their unfinished chunks again. */
-static void help(const el_region *r, el_region_state *s, int32_t self)
+static bool share_finished(const el_run *run, const el_region *r, const el_region_state *s, int32_t share)
 {
-    for (int32_t spins = 0; !finished(r, s); spins++) {
-        RELAX();
+    return atomic_load_explicit(&s->shares[share].n_done, memory_order_acquire) >=
+           share_begin(run, r, share + 1) - share_begin(run, r, share);
+}
+
+static bool finished(const el_run *run, const el_region *r, const el_region_state *s)
+{
+    for (int32_t i = 0; i < run->n_shares; i++)
+        if (!share_finished(run, r, s, i))
+            return false;
+    return true;
+}
+
+/* The at-th chunk of a share. */
+static void do_chunk(const el_run *run, const el_region *r, const el_region_state *s, int32_t share, int32_t at,
+                     int32_t self)
+{
+    r->run(r->job, share_begin(run, r, share) + at, self);
+    if (atomic_exchange_explicit(&flags_of(run, r, s, share)[at], 1, memory_order_acq_rel) == 0)
+        atomic_fetch_add_explicit(&s->shares[share].n_done, 1, memory_order_acq_rel);
+}
+
+static void take_all(const el_run *run, const el_region *r, const el_region_state *s, int32_t self)
+{
+    for (int32_t i = 0; i < run->n_shares; i++) {
+        const int32_t share = (self + i) % run->n_shares;
+        const int32_t n = share_begin(run, r, share + 1) - share_begin(run, r, share);
+        int32_t at;
+
+        if (i > 0 && atomic_load_explicit(&s->shares[share].next, memory_order_relaxed) >= n)
+            continue;
+        while ((at = atomic_fetch_add_explicit(&s->shares[share].next, 1, memory_order_relaxed)) < n)
+            do_chunk(run, r, s, share, at, self);
+    }
+}
+
+/* Does every chunk again that is not done. */
+static void redo(const el_run *run, const el_region *r, const el_region_state *s, int32_t self)
+{
+    for (int32_t i = 0; i < run->n_shares; i++) {
+        const int32_t share = (self + i) % run->n_shares;
+        const int32_t n = share_begin(run, r, share + 1) - share_begin(run, r, share);
+
+        for (int32_t at = 0; at < n && !share_finished(run, r, s, share); at++)
+            if (!atomic_load_explicit(&flags_of(run, r, s, share)[at], memory_order_acquire))
+                do_chunk(run, r, s, share, at, self);
+    }
+}
+
+/* Nothing is left to take: give the others a moment, and use it to ask the memory for the next region's first bytes;
+ * then do their unfinished chunks again. */
+static void help(const el_run *run, const el_region *r, const el_region_state *s, const el_region *next, int32_t self)
+{
+    int32_t part = 0;
+    bool more = next && next->ahead;
+
+    for (int32_t spins = 0; !finished(run, r, s); spins++) {
+        if (more)
+            more = next->ahead(next->job, share_begin(run, next, self % run->n_shares), part++);
+        else
+            RELAX();
         if (spins < SPIN_CHUNK)
             continue;
-        if (r->exclusive) {
-            if (spins > SPIN_LEAVE)
-                yield_core();
-            continue;
-        }
-        for (int32_t k = 0; k < r->n_chunks && !finished(r, s); k++) {
-            const int32_t chunk = (k + self) % r->n_chunks; /* helpers begin at different places */
-            if (!atomic_load_explicit(&s->done[chunk], memory_order_acquire))
-                do_chunk(r, s, chunk, self);
-        }
+        if (!r->exclusive)
+            redo(run, r, s, self);
+        else if (spins > SPIN_LEAVE)
+            yield_core();
     }
 }
 
@@ -128,21 +180,21 @@ static void work(el_run *run, int32_t first, uint64_t base, uint64_t end, int32_
     for (;;) {
         uint64_t ticket = atomic_load(&pool.current);
         const el_region *r;
-        el_region_state *s;
-        int32_t chunk;
+        const el_region_state *s;
+        int32_t at;
 
         if (ticket < base || ticket >= end || atomic_load_explicit(&run->stop, memory_order_relaxed))
             break;
         atomic_store(&workers[self].inside, ticket);
         if (atomic_load(&pool.current) != ticket)
             continue;
-        r = &run->regions[(int32_t)(ticket - base) + first];
-        s = &run->states[(int32_t)(ticket - base) + first];
+        at = (int32_t)(ticket - base) + first;
+        r = &run->regions[at];
+        s = &run->states[at];
         if (r->wait_for >= first)
             wait_until_left(base + (uint64_t)(r->wait_for - first), self);
-        while ((chunk = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed)) < r->n_chunks)
-            do_chunk(r, s, chunk, self);
-        help(r, s, self);
+        take_all(run, r, s, self);
+        help(run, r, s, at + 1 < run->n_regions ? r + 1 : NULL, self);
         if (self == 0 && should_stop(run))
             atomic_store(&run->stop, true);
         atomic_compare_exchange_strong(&pool.current, &ticket, ticket + 1);
@@ -253,26 +305,44 @@ done:
 
 void el_workers_quiesce(void) { wait_until_left(atomic_load(&pool.current), -1); }
 
-edgellm_status el_run_init(el_run *run, const el_region *regions, int32_t n_regions)
+/* ---- runs ---------------------------------------------------------------------------------- */
+
+static size_t flags_wanted(const el_run *run, const el_region *r)
+{
+    return (r->n_chunks + run->n_shares - 1) / run->n_shares > EL_SHARE_FLAGS ? (size_t)r->n_chunks : 0;
+}
+
+static void free_memory(el_run *run)
+{
+    el_free(run->states);
+    el_free(run->share_memory);
+    el_free((void *)run->flags);
+    memset(run, 0, sizeof *run);
+}
+
+edgellm_status el_run_init(el_run *run, const el_region *regions, int32_t n_regions, int32_t n_threads)
 {
     size_t used = 0;
 
     memset(run, 0, sizeof *run);
     run->regions = regions;
     run->n_regions = n_regions;
+    run->n_shares = EL_MAX(1, EL_MIN(n_threads, (int32_t)EL_MAX_SHARES));
     for (int32_t i = 0; i < n_regions; i++)
-        run->n_flags += (size_t)regions[i].n_chunks;
+        run->n_flags += flags_wanted(run, &regions[i]);
     run->states = el_alloc((size_t)n_regions, sizeof *run->states);
-    run->flags = el_alloc(run->n_flags, 1);
-    if (!run->states || !run->flags) {
-        el_free(run->states);
-        el_free((void *)run->flags);
-        memset(run, 0, sizeof *run);
-        return el_no_memory((size_t)n_regions * sizeof *run->states + run->n_flags);
+    run->share_memory = el_alloc((size_t)n_regions * (size_t)run->n_shares + 1, sizeof *run->shares);
+    run->flags = run->n_flags ? el_alloc(run->n_flags, 1) : NULL;
+    if (!run->states || !run->share_memory || (run->n_flags && !run->flags)) {
+        free_memory(run);
+        return el_no_memory((size_t)n_regions * (size_t)run->n_shares * sizeof *run->shares + run->n_flags);
     }
+    run->shares = (el_share *)(((uintptr_t)run->share_memory + 63) / 64 * 64);
     for (int32_t i = 0; i < n_regions; i++) {
-        run->states[i].done = run->flags + used;
-        used += (size_t)regions[i].n_chunks;
+        const size_t wanted = flags_wanted(run, &regions[i]);
+        run->states[i].shares = run->shares + (size_t)i * (size_t)run->n_shares;
+        run->states[i].flags = wanted ? run->flags + used : NULL;
+        used += wanted;
     }
     return EDGELLM_OK;
 }
@@ -281,12 +351,9 @@ void el_run_reset(el_run *run)
 {
     if (run->last_ticket)
         wait_until_left(run->last_ticket, -1);
-    for (int32_t i = 0; i < run->n_regions; i++) {
-        atomic_store_explicit(&run->states[i].next, 0, memory_order_relaxed);
-        atomic_store_explicit(&run->states[i].n_done, 0, memory_order_relaxed);
-    }
-    for (size_t i = 0; i < run->n_flags; i++)
-        atomic_store_explicit(&run->flags[i], 0, memory_order_relaxed);
+    memset((void *)run->shares, 0, (size_t)run->n_regions * (size_t)run->n_shares * sizeof *run->shares);
+    if (run->flags)
+        memset((void *)run->flags, 0, run->n_flags);
     run->n_done = 0;
 }
 
@@ -294,7 +361,5 @@ void el_run_clear(el_run *run)
 {
     if (run->states && run->last_ticket)
         wait_until_left(run->last_ticket, -1);
-    el_free(run->states);
-    el_free((void *)run->flags);
-    memset(run, 0, sizeof *run);
+    free_memory(run);
 }

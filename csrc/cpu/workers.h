@@ -18,26 +18,42 @@
 enum { EL_MAX_WORKERS = 256 };
 
 typedef void el_chunk_fn(const void *job, int32_t chunk, int32_t worker);
+/* Asks the memory for a part of what a chunk will read; part counts up from 0. False: there is nothing more. */
+typedef bool el_ahead_fn(const void *job, int32_t chunk, int32_t part);
 
 typedef struct el_region {
     el_chunk_fn *run;
+    el_ahead_fn *ahead; /* NULL: nothing. Called by workers that wait for the region before this one */
     const void *job;
     int32_t n_chunks;
     int32_t wait_for; /* index of a region of the same run that all must have left before this one starts; -1: none */
     bool exclusive;   /* its chunks must never be done twice */
 } el_region;
 
-typedef struct el_region_state {
-    _Alignas(64) _Atomic int32_t next;
+enum { EL_MAX_SHARES = 8, EL_SHARE_FLAGS = 56 };
+
+/* The chunks of a region are dealt out as one run of neighbours per worker (of some workers, when there are more than
+ * EL_MAX_SHARES): reading weights in the file's order keeps the memory busy, and a worker's counts stay in its own
+ * cache until it has nothing left of its own and takes from others. */
+typedef struct el_share {
+    _Alignas(64) _Atomic int32_t next; /* chunks of the share that are taken */
     _Atomic int32_t n_done;
-    _Atomic unsigned char *done; /* n_chunks flags */
+    _Atomic unsigned char done[EL_SHARE_FLAGS]; /* by chunk; unless the share is longer: then in the run's flags */
+} el_share;
+
+typedef struct el_region_state {
+    el_share *shares; /* n_shares of the run */
+    _Atomic unsigned char *flags;
 } el_region_state;
 
 /* A list of regions in order, with room for its progress. Kept and run again; see el_run_reset. */
 typedef struct el_run {
     const el_region *regions;
     int32_t n_regions;
+    int32_t n_shares;
     el_region_state *states;
+    el_share *shares;
+    void *share_memory;
     _Atomic unsigned char *flags;
     size_t n_flags;
     int32_t n_done; /* regions that are finished */
@@ -47,7 +63,7 @@ typedef struct el_run {
     uint64_t last_ticket; /* of the last region it has run: when all have left that, the buffers are free */
 } el_run;
 
-edgellm_status el_run_init(el_run *run, const el_region *regions, int32_t n_regions);
+edgellm_status el_run_init(el_run *run, const el_region *regions, int32_t n_regions, int32_t n_threads);
 void el_run_clear(el_run *run); /* waits until no worker is inside */
 /* Before its first region runs again. Waits until no worker is inside. */
 void el_run_reset(el_run *run);
