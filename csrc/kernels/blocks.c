@@ -237,7 +237,11 @@ size_t el_matmul_scratch(int type, int64_t k)
 {
     const el_block_type *t = el_block_type_of(type);
 
-    return t && t->elements > 1 ? (size_t)k * 32 + 4096 : 0; /* a strip of 16 rows unpacked, with its scales */
+    if (!t || t->elements == 1)
+        return 0;
+    if (t->elements == 32) /* 64 activation rows packed, a strip of 16 rows unpacked (matmul_avx512.c) */
+        return (size_t)k * 80 + 16384;
+    return (size_t)k * 32 + 4096; /* a strip of 16 rows unpacked, with its scales */
 }
 
 static float float_at(int type, const uint8_t *w, int64_t i)

@@ -1,4 +1,336 @@
-/* matmul_avx512.c - being written. */
-#include "blocks.h"
+/* matmul_avx512.c - weights in blocks of 32 times activations, sixteen weight rows in sixteen lanes.
+ *
+ * A block of sixteen rows is transposed into eight registers, four consecutive weights of a row in each lane, so that
+ * vpdpbusd adds four products per lane with the activations as a broadcast from memory. Its first factor is unsigned:
+ * every type's weights are unpacked as q_w + offset, and offset * (sum of q_x) is taken off again, exactly, in int32.
+ *
+ * One activation row: transposed, multiplied, forgotten.
+ * More: the activations are packed once per call in the order they are used; then some blocks of a strip of sixteen
+ * weight rows are unpacked into memory (of the first level), and every group of up to sixteen activation rows, whose
+ * sums stay in registers, passes over them. The idea of packing both sides and a register tile is Goto's ("Anatomy of
+ * high-performance matrix multiplication", 2008).
+ *
+ * Zen 5 and the like load two vectors and multiply two in a cycle, so loads are what counts here. */
+#include "rows_in_lanes_avx512.h"
 
-void el_matmul_use_avx512(el_kernels *t) { (void)t; }
+/* ---- what the types differ in: known while compiling, so every branch on it disappears ---- */
+
+INLINE bool has_min(int type) { return type == EL_TYPE_Q4_1 || type == EL_TYPE_Q5_1; }
+INLINE bool has_fifth(int type) { return type == EL_TYPE_Q5_0 || type == EL_TYPE_Q5_1; }
+
+INLINE size_t block_bytes(int type)
+{
+    return type == EL_TYPE_Q4_0 || type == EL_TYPE_IQ4_NL ? 18
+           : type == EL_TYPE_Q4_1                         ? 20
+           : type == EL_TYPE_Q5_0                         ? 22
+           : type == EL_TYPE_Q5_1                         ? 24
+           : type == EL_TYPE_Q8_0                         ? 34
+                                                          : 17;
+}
+
+/* Where the nibbles or bytes begin. */
+INLINE size_t quants_at(int type) { return type == EL_TYPE_Q8_0 ? 2 : block_bytes(type) - 16; }
+
+/* What makes the weights unsigned. */
+INLINE int32_t offset(int type)
+{
+    return type == EL_TYPE_Q4_0 ? 8 : type == EL_TYPE_Q5_0 ? 16 : type == EL_TYPE_MXFP4 ? 12 : has_min(type) ? 0 : 128;
+}
+
+/* Nibbles to unsigned weights, without the fifth bit. */
+INLINE __m512i look_up(int type, __m512i v)
+{
+    const __m128i mxfp4 = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    const __m128i iq4 = _mm_xor_si128(load16((const uint8_t *)el_iq4_values), _mm_set1_epi8((char)0x80));
+
+    if (type == EL_TYPE_MXFP4)
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(mxfp4), v);
+    return type == EL_TYPE_IQ4_NL ? _mm512_shuffle_epi8(_mm512_broadcast_i32x4(iq4), v) : v;
+}
+
+/* Element 4 s + i of each lane's 32 bits as 16 in byte i, added to w. */
+INLINE __m512i add_fifth(__m512i w, __m512i bits, int s)
+{
+    const __m512i byte = _mm512_broadcast_i32x4(
+        _mm_add_epi8(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12), _mm_set1_epi8((char)(s / 2))));
+    const __m512i place = _mm512_set1_epi32(s % 2 ? (int)0x80402010 : 0x08040201);
+    const __mmask64 set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, byte), place);
+
+    return _mm512_mask_add_epi8(w, set, w, _mm512_set1_epi8(16));
+}
+
+/* ---- a block of sixteen rows ---------------------------------------------------------- */
+
+typedef struct strip_block {
+    __m512i w[8]; /* w[s]: weights 4 s .. 4 s + 3, unsigned, row r in lane r */
+    __m512 d, m;
+} strip_block;
+
+/* 2^(e - 128) as el_e8m0_half. */
+INLINE __m512 e8m0_half(__m512i e)
+{
+    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    const __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+
+    return _mm512_castsi512_ps(
+        _mm512_mask_mov_epi32(normal, _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), subnormal));
+}
+
+INLINE __m512i gather_8(const uint8_t *const p[ROWS], size_t at)
+{
+    const __m128i v =
+        _mm_setr_epi8((char)p[0][at], (char)p[1][at], (char)p[2][at], (char)p[3][at], (char)p[4][at], (char)p[5][at],
+                      (char)p[6][at], (char)p[7][at], (char)p[8][at], (char)p[9][at], (char)p[10][at], (char)p[11][at],
+                      (char)p[12][at], (char)p[13][at], (char)p[14][at], (char)p[15][at]);
+
+    return _mm512_cvtepu8_epi32(v);
+}
+
+INLINE strip_block unpack(int type, const uint8_t *const p[ROWS], size_t at)
+{
+    const __m512i nibble = _mm512_set1_epi8(15);
+    const size_t quants = at + quants_at(type);
+    strip_block u;
+
+    u.d = u.m = _mm512_setzero_ps();
+    if (has_min(type))
+        split_f16(gather_32(p, at), &u.d, &u.m);
+    else
+        u.d = type == EL_TYPE_MXFP4 ? e8m0_half(gather_8(p, at)) : gather_f16(p, at);
+    transpose_at(u.w, p, quants);
+    if (type == EL_TYPE_Q8_0) {
+        transpose_at(u.w + 4, p, quants + 16);
+        for (int s = 0; s < 8; s++)
+            u.w[s] = _mm512_xor_si512(u.w[s], _mm512_set1_epi8((char)0x80));
+        return u;
+    }
+    for (int s = 0; s < 4; s++) {
+        u.w[s + 4] = look_up(type, _mm512_and_si512(_mm512_srli_epi16(u.w[s], 4), nibble));
+        u.w[s] = look_up(type, _mm512_and_si512(u.w[s], nibble));
+    }
+    if (has_fifth(type)) {
+        const __m512i bits = gather_32(p, quants - 4);
+        for (int s = 0; s < 8; s++)
+            u.w[s] = add_fifth(u.w[s], bits, s);
+    }
+    return u;
+}
+
+/* ---- one activation row --------------------------------------------------------------- */
+
+INLINE __m512i four(const uint8_t *q) { return _mm512_set1_epi32((int)el_load32(q)); }
+
+INLINE __m512 gemv_16(int type, const uint8_t *const p[ROWS], const uint8_t *x, int64_t k, const uint8_t *ahead)
+{
+    const float *d = (const float *)(x + el_act32_d(k)), *sums = (const float *)(x + el_act32_s(k));
+    const int32_t *sum8 = (const int32_t *)(x + el_act32_sum8(k));
+    __m512 acc = _mm512_setzero_ps();
+    size_t at = 0;
+
+    for (int64_t b = 0; b < k / 32; b++, at += block_bytes(type)) {
+        const strip_block u = unpack(type, p, at);
+        const uint8_t *q = x + 32 * b;
+        __m512i even = _mm512_setzero_si512(), odd = _mm512_set1_epi32(-(sum8[b] >> 3) * offset(type));
+        for (size_t line = 0; line < ROWS * block_bytes(type); line += 64)
+            _mm_prefetch((const char *)(ahead + ROWS * at + line), _MM_HINT_T0);
+        for (int s = 0; s < 8; s += 2) {
+            even = _mm512_dpbusd_epi32(even, u.w[s], four(q + 4 * s));
+            odd = _mm512_dpbusd_epi32(odd, u.w[s + 1], four(q + 4 * s + 4));
+        }
+        acc = _mm512_fmadd_ps(_mm512_mul_ps(u.d, _mm512_set1_ps(d[b])), _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)),
+                              acc);
+        if (has_min(type))
+            acc = _mm512_fmadd_ps(u.m, _mm512_set1_ps(sums[b]), acc);
+    }
+    return acc;
+}
+
+/* ---- several activation rows: packing ------------------------------------------------- */
+
+enum {
+    TILE = 16,         /* activation rows of a group, at most; groups have an even size */
+    X_CHUNK = 64,      /* activation rows packed at once */
+    RUN = 16,          /* blocks unpacked at once */
+    STRIP_BYTES = 640, /* of an unpacked block: w, d, m */
+    PACKED_BYTES = 40, /* of a packed activation block: q, d, and what the sum begins with or s_x */
+};
+
+typedef struct workspace {
+    uint8_t strip[RUN * STRIP_BYTES];
+    float acc[X_CHUNK * ROWS];
+    uint8_t packed[]; /* per group of n rows, per block: q[n][32] | float d[n] | int32 start[n], or float s[n] */
+} workspace;
+
+/* n activation rows, of which n_real exist; the rest count as zeros. */
+INLINE void pack_group(int type, uint8_t *to, const uint8_t *x, size_t x_stride, int64_t n, int64_t n_real, int64_t k)
+{
+    const size_t d_at = el_act32_d(k), s_at = el_act32_s(k), sum8_at = el_act32_sum8(k),
+                 step = PACKED_BYTES * (size_t)n;
+
+    for (int64_t j = 0; j < n; j++) {
+        const uint8_t *row = x + (size_t)j * x_stride;
+        uint8_t *q = to + 32 * j, *d = to + 32 * n + 4 * j, *last = d + 4 * n;
+        if (j >= n_real) {
+            for (int64_t b = 0; b < k / 32; b++, q += step, d += step, last += step) {
+                memset(q, 0, 32);
+                memset(d, 0, 4);
+                memset(last, 0, 4);
+            }
+            continue;
+        }
+        for (int64_t b = 0; b < k / 32; b++, q += step, d += step, last += step) {
+            _mm256_storeu_si256((__m256i *)q, load32(row + 32 * b));
+            memcpy(d, row + d_at + 4 * b, 4);
+            if (has_min(type)) {
+                memcpy(last, row + s_at + 4 * b, 4);
+            } else {
+                const int32_t start = -((int32_t)el_load32(row + sum8_at + 4 * b) >> 3) * offset(type);
+                memcpy(last, &start, 4);
+            }
+        }
+    }
+}
+
+INLINE void unpack_run(int type, uint8_t *strip, const uint8_t *const p[ROWS], size_t at, int64_t n,
+                       const uint8_t *ahead)
+{
+    for (int64_t b = 0; b < n; b++, at += block_bytes(type), strip += STRIP_BYTES) {
+        const strip_block u = unpack(type, p, at);
+        for (size_t line = 0; line < ROWS * block_bytes(type); line += 64)
+            _mm_prefetch((const char *)(ahead + ROWS * at + line), _MM_HINT_T0);
+        for (int s = 0; s < 8; s++)
+            _mm512_store_si512(strip + 64 * s, u.w[s]);
+        _mm512_store_ps((float *)(strip + 512), u.d);
+        if (has_min(type))
+            _mm512_store_ps((float *)(strip + 576), u.m);
+    }
+}
+
+/* ---- several activation rows: multiplying --------------------------------------------- */
+
+typedef void tile_fn(float *acc, const uint8_t *strip, const uint8_t *packed, int64_t n_blocks);
+
+/* acc[j][16]: sixteen weight rows' sums for activation row j of n, over n_blocks more blocks. */
+INLINE void tile(bool with_min, int n, float *acc, const uint8_t *strip, const uint8_t *packed, int64_t n_blocks)
+{
+    __m512 sum[TILE];
+
+#pragma GCC unroll 16
+    for (int j = 0; j < n; j++)
+        sum[j] = _mm512_load_ps(acc + ROWS * j);
+    for (; n_blocks > 0; n_blocks--, strip += STRIP_BYTES, packed += PACKED_BYTES * n) {
+        const __m512 d = _mm512_load_ps(strip + 512);
+        __m512i w[8];
+#pragma GCC unroll 8
+        for (int s = 0; s < 8; s++)
+            w[s] = _mm512_load_si512(strip + 64 * s);
+#pragma GCC unroll 16
+        for (int j = 0; j < n; j++) {
+            const uint8_t *q = packed + 32 * j, *x_d = packed + 32 * n + 4 * j, *x_last = x_d + 4 * n;
+            __m512i i = with_min ? _mm512_setzero_si512() : four(x_last);
+#pragma GCC unroll 8
+            for (int s = 0; s < 8; s++)
+                i = _mm512_dpbusd_epi32(i, w[s], four(q + 4 * s));
+            sum[j] = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_castsi512_ps(four(x_d))), _mm512_cvtepi32_ps(i), sum[j]);
+            if (with_min)
+                sum[j] = _mm512_fmadd_ps(_mm512_load_ps(strip + 576), _mm512_castsi512_ps(four(x_last)), sum[j]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < n; j++)
+        _mm512_store_ps(acc + ROWS * j, sum[j]);
+}
+
+#define TILES(N)                                                                                                       \
+    static void tile_##N(float *acc, const uint8_t *strip, const uint8_t *packed, int64_t n_blocks)                    \
+    {                                                                                                                  \
+        tile(false, N, acc, strip, packed, n_blocks);                                                                  \
+    }                                                                                                                  \
+    static void tile_min_##N(float *acc, const uint8_t *strip, const uint8_t *packed, int64_t n_blocks)                \
+    {                                                                                                                  \
+        tile(true, N, acc, strip, packed, n_blocks);                                                                   \
+    }
+TILES(2)
+TILES(4)
+TILES(6)
+TILES(8)
+TILES(10)
+TILES(12)
+TILES(14)
+TILES(16)
+
+static tile_fn *const tiles[2][TILE / 2] = {
+    {tile_2, tile_4, tile_6, tile_8, tile_10, tile_12, tile_14, tile_16},
+    {tile_min_2, tile_min_4, tile_min_6, tile_min_8, tile_min_10, tile_min_12, tile_min_14, tile_min_16},
+};
+
+/* y for n <= X_CHUNK activation rows. */
+INLINE void matmul_chunk(int type, float *y, int64_t ldy, const uint8_t *w, size_t row_bytes, int64_t n_rows,
+                         const uint8_t *x, size_t x_stride, int64_t n, int64_t k, workspace *ws)
+{
+    const int64_t n_groups = (n + TILE - 1) / TILE, group = ((n + n_groups - 1) / n_groups + 1) & ~(int64_t)1;
+    const size_t group_bytes = (size_t)(k / 32 * group) * PACKED_BYTES;
+    tile_fn *multiply = tiles[has_min(type)][group / 2 - 1];
+    const uint8_t *p[ROWS];
+
+    for (int64_t g = 0; g * group < n; g++)
+        pack_group(type, ws->packed + (size_t)g * group_bytes, x + (size_t)(g * group) * x_stride, x_stride, group,
+                   n - g * group, k);
+    for (int64_t row = 0; row < n_rows; row += ROWS) {
+        row_pointers(p, w, row_bytes, row, n_rows);
+        memset(ws->acc, 0, (size_t)(n_groups * group * ROWS) * sizeof(float));
+        for (int64_t b = 0; b < k / 32; b += RUN) {
+            const int64_t run = EL_MIN(k / 32 - b, (int64_t)RUN);
+            unpack_run(type, ws->strip, p, (size_t)b * block_bytes(type), run, w + (size_t)(row + ROWS) * row_bytes);
+            for (int64_t g = 0; g * group < n; g++)
+                multiply(ws->acc + g * group * ROWS, ws->strip,
+                         ws->packed + (size_t)g * group_bytes + (size_t)(b * group) * PACKED_BYTES, run);
+        }
+        for (int64_t j = 0; j < n; j++)
+            store_lanes(y + j * ldy + row, _mm512_load_ps(ws->acc + j * ROWS), n_rows - row);
+    }
+}
+
+/* ---- all rows ------------------------------------------------------------------------- */
+
+INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row_bytes, int64_t n_rows,
+                   const uint8_t *x, size_t x_stride, int64_t n_x, int64_t k, void *scratch)
+{
+    const uint8_t *p[ROWS];
+
+    if (n_x == 1) {
+        for (int64_t row = 0; row < n_rows; row += ROWS) {
+            row_pointers(p, w, row_bytes, row, n_rows);
+            store_lanes(y + row, gemv_16(type, p, x, k, w + (size_t)(row + ROWS) * row_bytes), n_rows - row);
+        }
+        return;
+    }
+    for (int64_t first = 0; first < n_x; first += X_CHUNK)
+        matmul_chunk(type, y + first * ldy, ldy, w, row_bytes, n_rows, x + (size_t)first * x_stride, x_stride,
+                     EL_MIN(n_x - first, (int64_t)X_CHUNK), k, scratch);
+}
+
+#define MATMUL(NAME, TYPE)                                                                                             \
+    static void matmul_##NAME(float *y, int64_t ldy, const void *w, size_t row_bytes, int64_t n_rows, const void *x,   \
+                              size_t x_stride, int64_t n_x, int64_t k, void *scratch)                                  \
+    {                                                                                                                  \
+        matmul(TYPE, y, ldy, w, row_bytes, n_rows, x, x_stride, n_x, k, scratch);                                      \
+    }
+MATMUL(q4_0, EL_TYPE_Q4_0)
+MATMUL(q4_1, EL_TYPE_Q4_1)
+MATMUL(q5_0, EL_TYPE_Q5_0)
+MATMUL(q5_1, EL_TYPE_Q5_1)
+MATMUL(q8_0, EL_TYPE_Q8_0)
+MATMUL(iq4_nl, EL_TYPE_IQ4_NL)
+MATMUL(mxfp4, EL_TYPE_MXFP4)
+
+void el_matmul_use_avx512(el_kernels *t)
+{
+    t->matmul[EL_TYPE_Q4_0] = matmul_q4_0;
+    t->matmul[EL_TYPE_Q4_1] = matmul_q4_1;
+    t->matmul[EL_TYPE_Q5_0] = matmul_q5_0;
+    t->matmul[EL_TYPE_Q5_1] = matmul_q5_1;
+    t->matmul[EL_TYPE_Q8_0] = matmul_q8_0;
+    t->matmul[EL_TYPE_IQ4_NL] = matmul_iq4_nl;
+    t->matmul[EL_TYPE_MXFP4] = matmul_mxfp4;
+}

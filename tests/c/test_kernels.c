@@ -159,7 +159,7 @@ static void fill_activations(float *x, int64_t n, int kind)
 
 /* ---- matmul --------------------------------------------------------------------------- */
 
-enum { MAX_ROWS = 27, MAX_X = 65 };
+enum { MAX_ROWS = 49, MAX_X = 66 };
 
 typedef struct product {
     int which, kind;
@@ -230,7 +230,8 @@ static void check_part(const el_kernels *t, const product *p, int64_t row0, int6
 
 static void check_parts(const el_kernels *t, const product *p)
 {
-    static const int64_t rows[] = {1, 2, 5, 7, 8, 9, 16, 23, 27}, xs[] = {1, 2, 3, 4, 7, 8, 16, 33, 65};
+    static const int64_t rows[] = {1, 2, 5, 8, 9, 16, 23, 33, 49};
+    static const int64_t xs[] = {1, 2, 3, 4, 6, 8, 9, 12, 14, 16, 17, 33, 66};
 
     for (size_t i = 0; i < EL_COUNT(rows); i++)
         for (size_t j = 0; j < EL_COUNT(xs); j++)
