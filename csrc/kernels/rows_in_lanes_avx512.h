@@ -36,21 +36,32 @@ INLINE __m512i two_rows(const uint8_t *a, const uint8_t *b)
 
 /* ---- transposing ---------------------------------------------------------------------- */
 
-/* out[s]: bytes 4 s .. 4 s + 3 after `at` of row r in lane r. */
-INLINE void transpose_at(__m512i out[4], const uint8_t *const p[ROWS], size_t at)
+/* Each quarter as a square of dwords: dword i of quarter j of out[s] is dword s of quarter j of v[i]. */
+INLINE void transpose_dwords(__m512i out[4], const __m512i v[4])
 {
-    __m512i v[4], a, b, c, d;
+    const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+    const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
 
-    for (int i = 0; i < 4; i++) /* row 4 j + i in quarter j */
-        v[i] = four_rows(p[i] + at, p[4 + i] + at, p[8 + i] + at, p[12 + i] + at);
-    a = _mm512_unpacklo_epi32(v[0], v[1]);
-    b = _mm512_unpackhi_epi32(v[0], v[1]);
-    c = _mm512_unpacklo_epi32(v[2], v[3]);
-    d = _mm512_unpackhi_epi32(v[2], v[3]);
     out[0] = _mm512_unpacklo_epi64(a, c);
     out[1] = _mm512_unpackhi_epi64(a, c);
     out[2] = _mm512_unpacklo_epi64(b, d);
     out[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+/* v[i]: the 16 bytes after `at` of row 4 j + i in quarter j. */
+INLINE void quarters_at(__m512i v[4], const uint8_t *const p[ROWS], size_t at)
+{
+    for (int i = 0; i < 4; i++)
+        v[i] = four_rows(p[i] + at, p[4 + i] + at, p[8 + i] + at, p[12 + i] + at);
+}
+
+/* out[s]: bytes 4 s .. 4 s + 3 after `at` of row r in lane r. */
+INLINE void transpose_at(__m512i out[4], const uint8_t *const p[ROWS], size_t at)
+{
+    __m512i v[4];
+
+    quarters_at(v, p, at);
+    transpose_dwords(out, v);
 }
 
 /* ---- scales --------------------------------------------------------------------------- */
