@@ -2,6 +2,7 @@
  * used by all queries; scores of eight positions are folded together. The same bits as attention_ref.c. */
 #include "lanes_avx2.h"
 
+#include "attention_spans.h"
 #include "blocks.h"
 #include "mem.h"
 
@@ -11,10 +12,6 @@ typedef struct work { /* views of the scratch */
     float *rows;      /* [EL_ATTN_BLOCK][width] */
     int64_t width;    /* of the larger head, a multiple of 16 */
 } work;
-
-typedef struct span { /* positions, relative to the segment */
-    int32_t begin, end;
-} span;
 
 INLINE int64_t round16(int64_t n) { return (n + 15) & ~(int64_t)15; }
 
@@ -178,32 +175,6 @@ INLINE void gather(float *acc, const float *weights, const float *rows, int64_t 
 }
 
 /* ---- the segment ---------------------------------------------------------------------- */
-
-INLINE span span_of(const el_attn *a, int32_t i, int32_t base)
-{
-    return (span){EL_MAX(a->first[i] - base, 0), EL_MIN(a->last[i] - base, EL_ATTN_SEGMENT)};
-}
-
-/* What any query sees; empty when none sees anything. */
-INLINE span span_of_all(const el_attn *a, int32_t base)
-{
-    span all = {EL_ATTN_SEGMENT, 0};
-
-    for (int32_t i = 0; i < a->n_q; i++) {
-        const span one = span_of(a, i, base);
-        if (one.begin < one.end) {
-            all.begin = EL_MIN(all.begin, one.begin);
-            all.end = EL_MAX(all.end, one.end);
-        }
-    }
-    return all;
-}
-
-/* The part of a span within a block, relative to it. */
-INLINE span within(span s, int32_t block)
-{
-    return (span){EL_MAX(s.begin - block, 0), EL_MIN(s.end - block, EL_ATTN_BLOCK)};
-}
 
 INLINE void score_all(const el_attn *a, const work *w, int32_t base, span all)
 {

@@ -1,4 +1,441 @@
-/* attention_avx512.c - being written. */
-#include "blocks.h"
+/* attention_avx512.c - attention over one segment; the same bits as attention_ref.c. Up to four queries share what is
+ * loaded. Many queries score against K turned to columns, a lane a position, so that nothing is ever folded across
+ * lanes; few queries do not pay for the turning: their lanes run along the head, and the sums of 16 positions are
+ * folded together. */
+#include "lanes_avx512.h"
 
-void el_attention_use_avx512(el_kernels *t) { (void)t; }
+#include "attention_spans.h"
+#include "blocks.h"
+#include "mem.h"
+#include "rows_in_lanes_avx512.h"
+
+enum {
+    TILE = 4,       /* queries of a register tile */
+    FEW_QUERIES = 8 /* up to here rows of K are used as they are; measured: see score_block() */
+};
+
+typedef struct work { /* views of the scratch */
+    float *queries;   /* [n_q][width]: padded with zeros to whole sums of 16 */
+    float *scores;    /* [n_q][EL_ATTN_SEGMENT], then exp(score - max) */
+    float *rows;      /* [EL_ATTN_BLOCK][width] */
+    float *columns;   /* [width][EL_ATTN_BLOCK] */
+    int64_t width;    /* of the larger head, a multiple of 16 */
+} work;
+
+INLINE int64_t round16(int64_t n) { return (n + 15) & ~(int64_t)15; }
+
+/* ---- rows of the cache ---------------------------------------------------------------- */
+
+typedef struct side { /* K or V */
+    const uint8_t *data;
+    size_t stride;
+    el_kv_type type;
+    int32_t head;
+} side;
+
+typedef struct view { /* 32 rows of floats or f16, whole sums of 16 long */
+    const uint8_t *data;
+    size_t stride;
+    bool f16;
+} view;
+
+INLINE __m512 load_16(bool f16, const uint8_t *row, int64_t i)
+{
+    return f16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(row + 2 * i)))
+               : _mm512_loadu_ps((const float *)(const void *)(row + 4 * i));
+}
+
+static void convert_row(float *y, el_kv_type type, const uint8_t *row, int32_t n)
+{
+    for (int32_t i = 0; i < n; i += 16) {
+        const __mmask16 some = el_first_lanes(n - i);
+        __m512 v;
+        if (type == EL_KV_F32) {
+            v = _mm512_maskz_loadu_ps(some, row + 4 * i);
+        } else if (type == EL_KV_F16) {
+            v = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, row + 2 * i));
+        } else {
+            const uint8_t *block = row + i / 32 * 34;
+            const __m128i q = _mm_loadu_si128((const __m128i *)(block + 2 + i % 32));
+            v = _mm512_mul_ps(_mm512_set1_ps(el_f16_value(el_load16(block))),
+                              _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+        }
+        _mm512_storeu_ps(y + i, v);
+    }
+}
+
+/* The rows of a block as they lie in the cache, or converted (then begin .. end - 1 only). */
+INLINE view block_rows(const el_attn *a, const side *s, const work *w, int32_t block, span in)
+{
+    const uint8_t *data = s->data + (size_t)a->blocks[block] * EL_ATTN_BLOCK * s->stride;
+
+    if (s->type != EL_KV_Q8_0 && s->head % 16 == 0)
+        return (view){data, s->stride, s->type == EL_KV_F16};
+    for (int32_t p = in.begin; p < in.end; p++)
+        convert_row(w->rows + p * w->width, s->type, data + (size_t)p * s->stride, s->head);
+    return (view){(const uint8_t *)w->rows, (size_t)w->width * sizeof(float), false};
+}
+
+/* ---- scores, few queries -------------------------------------------------------------- */
+
+/* The fold's first step for two rows of partial sums, its second for two results of the first, and so on: what comes
+ * from a stays before what comes from b, within halves, quarters, ... */
+INLINE __m512 fold_8(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
+}
+INLINE __m512 fold_4(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+INLINE __m512 fold_2(__m512 a, __m512 b)
+{
+    const __m512d crossed = _mm512_shuffle_pd(_mm512_castps_pd(a), _mm512_castps_pd(b), 0x55);
+
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_castpd_ps(crossed));
+}
+INLINE __m512 fold_1(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+/* out[i]: positions j, j + 4, j + 8, j + 12 of 16, a quarter each. */
+INLINE void dots_of_4(bool f16, int n_q, __m512 out[TILE], const float *q, int64_t width, view k, int64_t n)
+{
+    __m512 s[TILE][4];
+
+    for (int i = 0; i < n_q; i++)
+        for (int r = 0; r < 4; r++)
+            s[i][r] = _mm512_setzero_ps();
+    for (int64_t d = 0; d < n; d += 16) {
+        const __m512 row[4] = {load_16(f16, k.data, d), load_16(f16, k.data + 4 * k.stride, d),
+                               load_16(f16, k.data + 8 * k.stride, d), load_16(f16, k.data + 12 * k.stride, d)};
+        for (int i = 0; i < n_q; i++) {
+            const __m512 v = _mm512_loadu_ps(q + i * width + d);
+            for (int r = 0; r < 4; r++)
+                s[i][r] = _mm512_fmadd_ps(v, row[r], s[i][r]);
+        }
+    }
+    for (int i = 0; i < n_q; i++)
+        out[i] = fold_4(fold_8(s[i][0], s[i][1]), fold_8(s[i][2], s[i][3]));
+}
+
+INLINE void score_rows(bool f16, int n_q, float *scores, const float *q, int64_t width, view k, int64_t n, span in)
+{
+    for (int32_t p = in.begin & ~15; p < in.end; p += 16) {
+        __m512 s[4][TILE];
+        for (size_t j = 0; j < 4; j++)
+            dots_of_4(f16, n_q, s[j], q, width, (view){k.data + ((size_t)p + j) * k.stride, k.stride, f16}, n);
+        for (int i = 0; i < n_q; i++)
+            _mm512_storeu_ps(scores + i * EL_ATTN_SEGMENT + p,
+                             fold_1(fold_2(s[0][i], s[1][i]), fold_2(s[2][i], s[3][i])));
+    }
+}
+
+/* ---- scores, many queries ------------------------------------------------------------- */
+
+/* A lane a position. f16 are turned in pairs: rows with even and odd positions apart, so that the pairs of both
+ * interleave to 32 positions in order. */
+static void turn_rows(float *columns, view k, int64_t n)
+{
+    const uint8_t *p[2][ROWS];
+    __m512i a[4], b[4];
+
+    for (size_t i = 0; i < EL_ATTN_BLOCK; i++)
+        p[k.f16 ? i % 2 : i / ROWS][k.f16 ? i / 2 : i % ROWS] = k.data + i * k.stride;
+    for (int64_t d = 0; d < n; d += k.f16 ? 8 : 4) {
+        transpose_at(a, p[0], (size_t)d * (k.f16 ? 2 : 4));
+        transpose_at(b, p[1], (size_t)d * (k.f16 ? 2 : 4));
+        for (int s = 0; s < 4; s++)
+            if (k.f16) {
+                const __m512i even = _mm512_mask_blend_epi16(0xaaaaaaaa, a[s], _mm512_slli_epi32(b[s], 16));
+                const __m512i odd = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(a[s], 16), b[s]);
+                float *y = columns + (d + 2 * s) * EL_ATTN_BLOCK;
+                _mm512_storeu_ps(y, _mm512_cvtph_ps(_mm512_castsi512_si256(even)));
+                _mm512_storeu_ps(y + 16, _mm512_cvtph_ps(_mm512_extracti64x4_epi64(even, 1)));
+                _mm512_storeu_ps(y + 32, _mm512_cvtph_ps(_mm512_castsi512_si256(odd)));
+                _mm512_storeu_ps(y + 48, _mm512_cvtph_ps(_mm512_extracti64x4_epi64(odd, 1)));
+            } else {
+                _mm512_storeu_si512(columns + (d + s) * EL_ATTN_BLOCK, a[s]);
+                _mm512_storeu_si512(columns + (d + s) * EL_ATTN_BLOCK + 16, b[s]);
+            }
+    }
+}
+
+/* Partial sum c of the 16, of 32 positions. */
+INLINE void class_sums(int n_q, __m512 out[TILE][2], const float *q, int64_t width, const float *columns, int64_t n,
+                       int64_t c)
+{
+    for (int i = 0; i < n_q; i++)
+        out[i][0] = out[i][1] = _mm512_setzero_ps();
+    for (int64_t d = c; d < n; d += 16) {
+        const __m512 low = _mm512_loadu_ps(columns + d * EL_ATTN_BLOCK);
+        const __m512 high = _mm512_loadu_ps(columns + d * EL_ATTN_BLOCK + 16);
+        for (int i = 0; i < n_q; i++) {
+            const __m512 v = _mm512_set1_ps(q[i * width + d]);
+            out[i][0] = _mm512_fmadd_ps(v, low, out[i][0]);
+            out[i][1] = _mm512_fmadd_ps(v, high, out[i][1]);
+        }
+    }
+}
+
+INLINE void add_sums(int n_q, __m512 a[TILE][2], __m512 b[TILE][2])
+{
+    for (int i = 0; i < n_q; i++) {
+        a[i][0] = _mm512_add_ps(a[i][0], b[i][0]);
+        a[i][1] = _mm512_add_ps(a[i][1], b[i][1]);
+    }
+}
+
+/* The fold of c, c + 8, c + 4 and c + 12. */
+INLINE void fold_classes(int n_q, __m512 out[TILE][2], const float *q, int64_t width, const float *columns, int64_t n,
+                         int64_t c)
+{
+    __m512 a[TILE][2], b[TILE][2];
+
+    class_sums(n_q, out, q, width, columns, n, c);
+    class_sums(n_q, a, q, width, columns, n, c + 8);
+    add_sums(n_q, out, a);
+    class_sums(n_q, a, q, width, columns, n, c + 4);
+    class_sums(n_q, b, q, width, columns, n, c + 12);
+    add_sums(n_q, a, b);
+    add_sums(n_q, out, a);
+}
+
+/* The fold depth first, which keeps few sums waiting. */
+INLINE void score_columns(int n_q, float *scores, const float *q, int64_t width, const float *columns, int64_t n)
+{
+    __m512 a[TILE][2], b[TILE][2], c[TILE][2];
+
+    fold_classes(n_q, a, q, width, columns, n, 0);
+    fold_classes(n_q, b, q, width, columns, n, 2);
+    add_sums(n_q, a, b);
+    fold_classes(n_q, b, q, width, columns, n, 1);
+    fold_classes(n_q, c, q, width, columns, n, 3);
+    add_sums(n_q, b, c);
+    add_sums(n_q, a, b);
+    for (int i = 0; i < n_q; i++) {
+        _mm512_storeu_ps(scores + i * EL_ATTN_SEGMENT, a[i][0]);
+        _mm512_storeu_ps(scores + i * EL_ATTN_SEGMENT + 16, a[i][1]);
+    }
+}
+
+/* ---- scores to weights ---------------------------------------------------------------- */
+
+INLINE __m512 finished(__m512 dots, const el_attn *a)
+{
+    const __m512 s = _mm512_mul_ps(dots, _mm512_set1_ps(a->scale)), cap = _mm512_set1_ps(a->softcap);
+
+    return a->softcap != 0 ? _mm512_mul_ps(cap, el_tanh_lanes(_mm512_div_ps(s, cap))) : s;
+}
+
+/* Dot products to exp(score - max) over the span; 0 around it, up to whole groups of 16. */
+static void weigh(float *scores, const el_attn *a, span in, float *max, float *sum)
+{
+    __m512 peak = _mm512_set1_ps(-INFINITY), p = _mm512_setzero_ps(), top;
+
+    for (int32_t i = in.begin & ~15; i < in.end; i += 16) {
+        const __mmask16 seen = el_first_lanes(in.end - i) & (__mmask16)~el_first_lanes(in.begin - i);
+        const __m512 s = finished(_mm512_loadu_ps(scores + i), a);
+        const __m512 visible = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, s);
+        _mm512_storeu_ps(scores + i, visible);
+        peak = _mm512_max_ps(visible, peak);
+    }
+    *max = el_largest_lane(peak);
+    top = _mm512_set1_ps(*max);
+    for (int32_t i = in.begin & ~15; i < in.end; i += 16) {
+        const __m512 e = el_exp_lanes(_mm512_sub_ps(_mm512_loadu_ps(scores + i), top));
+        _mm512_storeu_ps(scores + i, e);
+        p = _mm512_add_ps(p, e);
+    }
+    *sum = el_fold_lanes(p);
+}
+
+/* ---- weighted sums of V --------------------------------------------------------------- */
+
+/* 16 * n_lanes floats of each acc, kept in registers over the positions. */
+INLINE void gather_lanes(bool f16, int n_q, int n_lanes, float *acc, size_t one, const float *weights, view v,
+                         int64_t d, span in)
+{
+    __m512 sum[TILE][4];
+
+    for (int i = 0; i < n_q; i++)
+        for (int l = 0; l < n_lanes; l++)
+            sum[i][l] = _mm512_loadu_ps(acc + (size_t)i * one + d + 16 * l);
+    for (int32_t p = in.begin; p < in.end; p++) {
+        __m512 row[4];
+        for (int l = 0; l < n_lanes; l++)
+            row[l] = load_16(f16, v.data + (size_t)p * v.stride, d + 16 * l);
+        for (int i = 0; i < n_q; i++) {
+            const __m512 weight = _mm512_set1_ps(weights[i * EL_ATTN_SEGMENT + p]);
+            for (int l = 0; l < n_lanes; l++)
+                sum[i][l] = _mm512_fmadd_ps(weight, row[l], sum[i][l]);
+        }
+    }
+    for (int i = 0; i < n_q; i++)
+        for (int l = 0; l < n_lanes; l++)
+            _mm512_storeu_ps(acc + (size_t)i * one + d + 16 * l, sum[i][l]);
+}
+
+INLINE void gather_rows(bool f16, int n_q, float *acc, size_t one, const float *weights, view v, int64_t n, span in)
+{
+    int64_t d = 0;
+
+    for (; d + 64 <= n; d += 64)
+        gather_lanes(f16, n_q, 4, acc, one, weights, v, d, in);
+    for (; d < n; d += 16)
+        gather_lanes(f16, n_q, 1, acc, one, weights, v, d, in);
+}
+
+/* ---- tiles of one to four queries ------------------------------------------------------ */
+
+#define FOR_N_Q(N, CALL)                                                                                               \
+    switch (N) {                                                                                                       \
+    case 1:                                                                                                            \
+        CALL(1);                                                                                                       \
+        break;                                                                                                         \
+    case 2:                                                                                                            \
+        CALL(2);                                                                                                       \
+        break;                                                                                                         \
+    case 3:                                                                                                            \
+        CALL(3);                                                                                                       \
+        break;                                                                                                         \
+    default:                                                                                                           \
+        CALL(4);                                                                                                       \
+    }
+
+static void score_tile(int32_t n_q, float *scores, const float *q, int64_t width, view k, const float *columns,
+                       int64_t n, span in)
+{
+#define FROM_COLUMNS(N) score_columns(N, scores, q, width, columns, n)
+#define FROM_F16(N) score_rows(true, N, scores, q, width, k, n, in)
+#define FROM_F32(N) score_rows(false, N, scores, q, width, k, n, in)
+    if (columns)
+        FOR_N_Q(n_q, FROM_COLUMNS)
+    else if (k.f16)
+        FOR_N_Q(n_q, FROM_F16)
+    else
+        FOR_N_Q(n_q, FROM_F32)
+}
+
+static void gather_some(int32_t n_q, float *acc, size_t one, const float *weights, view v, int64_t n, span in)
+{
+#define GATHER_F16(N) gather_rows(true, N, acc, one, weights, v, n, in)
+#define GATHER_F32(N) gather_rows(false, N, acc, one, weights, v, n, in)
+    if (in.begin >= in.end)
+        return;
+    if (v.f16)
+        FOR_N_Q(n_q, GATHER_F16)
+    else
+        FOR_N_Q(n_q, GATHER_F32)
+}
+
+/* Positions that only some see are done for each query alone, before and after those that all see. */
+static void gather_tile(int32_t n_q, const span *spans, float *acc, size_t one, const float *weights, view v, int64_t n)
+{
+    span shared = {0, EL_ATTN_BLOCK};
+
+    for (int32_t i = 0; i < n_q; i++)
+        shared = (span){EL_MAX(shared.begin, spans[i].begin), EL_MIN(shared.end, spans[i].end)};
+    if (shared.begin >= shared.end)
+        shared = (span){EL_ATTN_BLOCK, EL_ATTN_BLOCK};
+    for (int32_t i = 0; i < n_q; i++)
+        gather_some(1, acc + (size_t)i * one, one, weights + i * EL_ATTN_SEGMENT, v, n,
+                    (span){spans[i].begin, EL_MIN(spans[i].end, shared.begin)});
+    gather_some(n_q, acc, one, weights, v, n, shared);
+    for (int32_t i = 0; i < n_q; i++)
+        gather_some(1, acc + (size_t)i * one, one, weights + i * EL_ATTN_SEGMENT, v, n,
+                    (span){EL_MAX(spans[i].begin, shared.end), spans[i].end});
+}
+
+/* ---- the segment ---------------------------------------------------------------------- */
+
+/* spans[]: what the queries i .. i + n_q - 1 see of a block, together in the result. */
+INLINE span spans_of(span spans[TILE], const el_attn *a, int32_t i, int32_t n_q, int32_t base, int32_t block)
+{
+    span all = {EL_ATTN_BLOCK, 0};
+
+    for (int32_t j = 0; j < n_q; j++) {
+        spans[j] = within(span_of(a, i + j, base), block);
+        if (spans[j].begin < spans[j].end)
+            all = (span){EL_MIN(all.begin, spans[j].begin), EL_MAX(all.end, spans[j].end)};
+    }
+    return all;
+}
+
+static void score_all(const el_attn *a, const work *w, int32_t base, span all)
+{
+    const side k = {a->k, a->k_stride, a->k_type, a->head_k};
+    const int64_t n = round16(a->head_k);
+    const float *columns = a->n_q > FEW_QUERIES ? w->columns : NULL;
+
+    for (int32_t b = all.begin & ~(EL_ATTN_BLOCK - 1); b < all.end; b += EL_ATTN_BLOCK) {
+        const view rows = block_rows(a, &k, w, (base + b) / EL_ATTN_BLOCK, within(all, b));
+        if (columns)
+            turn_rows(w->columns, rows, n);
+        for (int32_t i = 0; i < a->n_q; i += TILE) {
+            span spans[TILE];
+            const int32_t n_q = EL_MIN(a->n_q - i, TILE);
+            const span in = spans_of(spans, a, i, n_q, base, b);
+            if (in.begin < in.end)
+                score_tile(n_q, w->scores + (size_t)i * EL_ATTN_SEGMENT + b, w->queries + i * w->width, w->width, rows,
+                           columns, n, in);
+        }
+    }
+}
+
+static void gather_all(const el_attn *a, const work *w, int32_t base, span all, float *partials)
+{
+    const side v = {a->v, a->v_stride, a->v_type, a->head_v};
+    const size_t one = el_attn_partial_floats(a->head_v);
+
+    for (int32_t b = all.begin & ~(EL_ATTN_BLOCK - 1); b < all.end; b += EL_ATTN_BLOCK) {
+        const view rows = block_rows(a, &v, w, (base + b) / EL_ATTN_BLOCK, within(all, b));
+        for (int32_t i = 0; i < a->n_q; i += TILE) {
+            span spans[TILE];
+            const int32_t n_q = EL_MIN(a->n_q - i, TILE);
+            const span in = spans_of(spans, a, i, n_q, base, b);
+            if (in.begin < in.end)
+                gather_tile(n_q, spans, partials + (size_t)i * one, one, w->scores + (size_t)i * EL_ATTN_SEGMENT + b,
+                            rows, round16(a->head_v));
+        }
+    }
+}
+
+INLINE work work_of(const el_attn *a, void *scratch)
+{
+    work w = {.width = round16(EL_MAX(a->head_k, a->head_v))};
+
+    w.scores = scratch;
+    w.queries = w.scores + (size_t)a->n_q * EL_ATTN_SEGMENT;
+    w.rows = w.queries + a->n_q * w.width;
+    w.columns = w.rows + EL_ATTN_BLOCK * w.width;
+    for (int32_t i = 0; i < a->n_q; i++) {
+        float *q = w.queries + i * w.width;
+        memcpy(q, a->q + (size_t)i * a->q_stride, (size_t)a->head_k * sizeof *q);
+        memset(q + a->head_k, 0, (size_t)(w.width - a->head_k) * sizeof *q);
+    }
+    return w;
+}
+
+static void attn_segment(const el_attn *a, int32_t segment, float *partials, void *scratch)
+{
+    const int32_t base = segment * EL_ATTN_SEGMENT;
+    const size_t one = el_attn_partial_floats(a->head_v);
+    const span all = span_of_all(a, base);
+    const work w = work_of(a, scratch);
+
+    memset(partials, 0, (size_t)a->n_q * one * sizeof *partials);
+    score_all(a, &w, base, all);
+    for (int32_t i = 0; i < a->n_q; i++) {
+        const span in = span_of(a, i, base);
+        float *max = partials + (size_t)(i + 1) * one - 16;
+        if (in.begin < in.end)
+            weigh(w.scores + (size_t)i * EL_ATTN_SEGMENT, a, in, max, max + 1);
+        else
+            *max = -INFINITY;
+    }
+    gather_all(a, &w, base, all, partials);
+}
+
+void el_attention_use_avx512(el_kernels *t) { t->attn_segment = attn_segment; }

@@ -481,7 +481,7 @@ static void test_functions(const el_kernels *ref)
 
 /* ---- attention ------------------------------------------------------------------------ */
 
-enum { N_POSITIONS = 700, N_QUERIES = 7, N_SLOTS = (N_POSITIONS / 32 + 4) * 32 };
+enum { N_POSITIONS = 700, N_QUERIES = 11, N_SLOTS = (N_POSITIONS / 32 + 4) * 32 };
 
 typedef struct cache {
     guarded k, v;
@@ -581,8 +581,8 @@ static void attend_in_double(const el_attn *a, const cache *c, float sink, const
 static void test_attention_of(const el_kernels *ref, const el_kernels *t, el_kv_type k_type, el_kv_type v_type,
                               int32_t head_k, int32_t head_v, float softcap, float sink)
 {
-    static const int32_t bounds[N_QUERIES][2] = {{0, 700},   {0, 1},   {3, 256},  {256, 257},
-                                                 {250, 600}, {0, 333}, {699, 700}};
+    static const int32_t bounds[N_QUERIES][2] = {{0, 700},   {0, 1},   {3, 256}, {256, 257}, {250, 600}, {0, 333},
+                                                 {699, 700}, {0, 698}, {0, 698}, {5, 699},   {90, 700}};
     cache c;
     el_attn a = {.n_q = N_QUERIES,
                  .head_k = head_k,
