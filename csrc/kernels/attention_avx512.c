@@ -9,10 +9,11 @@
 #include "mem.h"
 #include "rows_in_lanes_avx512.h"
 
-enum {
-    TILE = 4,       /* queries of a register tile */
-    FEW_QUERIES = 8 /* up to here rows of K are used as they are; measured: see score_block() */
-};
+enum { TILE = 4 }; /* queries of a register tile */
+
+/* Columns pay only with many queries and short rows. Measured on Zen 5, 512 positions in f16, by rows and by columns:
+ * 8 queries of 64: 6.9 and 7.5 us; 32 of 64: 27.8 and 25.6; 32 of 128: 45.9 and 48.7; 32 of 256: 79.6 and 82.9. */
+INLINE bool wants_columns(const el_attn *a) { return a->n_q > 8 && a->head_k < 128; }
 
 typedef struct work { /* views of the scratch */
     float *queries;   /* [n_q][width]: padded with zeros to whole sums of 16 */
@@ -32,6 +33,9 @@ typedef struct side { /* K or V */
     el_kv_type type;
     int32_t head;
 } side;
+
+INLINE side side_k(const el_attn *a) { return (side){a->k, a->k_stride, a->k_type, a->head_k}; }
+INLINE side side_v(const el_attn *a) { return (side){a->v, a->v_stride, a->v_type, a->head_v}; }
 
 typedef struct view { /* 32 rows of floats or f16, whole sums of 16 long */
     const uint8_t *data;
@@ -57,23 +61,41 @@ static void convert_row(float *y, el_kv_type type, const uint8_t *row, int32_t n
         } else {
             const uint8_t *block = row + i / 32 * 34;
             const __m128i q = _mm_loadu_si128((const __m128i *)(block + 2 + i % 32));
-            v = _mm512_mul_ps(_mm512_set1_ps(el_f16_value(el_load16(block))),
-                              _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+            v = _mm512_mul_ps(_mm512_set1_ps(_cvtsh_ss(el_load16(block))), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
         }
         _mm512_storeu_ps(y + i, v);
     }
 }
 
+INLINE const uint8_t *block_of(const el_attn *a, const side *s, int32_t block)
+{
+    return s->data + (size_t)a->blocks[block] * EL_ATTN_BLOCK * s->stride;
+}
+
 /* The rows of a block as they lie in the cache, or converted (then begin .. end - 1 only). */
 INLINE view block_rows(const el_attn *a, const side *s, const work *w, int32_t block, span in)
 {
-    const uint8_t *data = s->data + (size_t)a->blocks[block] * EL_ATTN_BLOCK * s->stride;
+    const uint8_t *data = block_of(a, s, block);
 
     if (s->type != EL_KV_Q8_0 && s->head % 16 == 0)
         return (view){data, s->stride, s->type == EL_KV_F16};
     for (int32_t p = in.begin; p < in.end; p++)
         convert_row(w->rows + p * w->width, s->type, data + (size_t)p * s->stride, s->head);
     return (view){(const uint8_t *)w->rows, (size_t)w->width * sizeof(float), false};
+}
+
+/* Asks for the rows that come next. With few queries memory sets the pace, and rows of one head lie apart, which the
+ * CPU's own prefetching follows badly. */
+INLINE void prefetch_block(const el_attn *a, const side *s, int32_t block)
+{
+    const int32_t bytes = s->type == EL_KV_F32 ? s->head * 4 : s->type == EL_KV_F16 ? s->head * 2 : s->head / 32 * 34;
+    const uint8_t *row = block_of(a, s, block);
+
+    if (a->n_q > TILE)
+        return;
+    for (int32_t p = 0; p < EL_ATTN_BLOCK; p++, row += s->stride)
+        for (int32_t i = 0; i < bytes; i += 64)
+            _mm_prefetch((const char *)row + i, _MM_HINT_T0);
 }
 
 /* ---- scores, few queries -------------------------------------------------------------- */
@@ -99,33 +121,32 @@ INLINE __m512 fold_1(__m512 a, __m512 b)
     return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
 }
 
-/* out[i]: positions j, j + 4, j + 8, j + 12 of 16, a quarter each. */
-INLINE void dots_of_4(bool f16, int n_q, __m512 out[TILE], const float *q, int64_t width, view k, int64_t n)
-{
-    __m512 s[TILE][4];
+/* Loops over registers are single and at most 16 long: gcc 12 keeps arrays in memory that nested loops walk. */
 
-    for (int i = 0; i < n_q; i++)
-        for (int r = 0; r < 4; r++)
-            s[i][r] = _mm512_setzero_ps();
+/* out[i]: positions j, j + 4, j + 8, j + 12 of 16, a quarter each. */
+INLINE void dots_of_4(bool f16, int n_q, __m512 *out, const float *q, int64_t width, const uint8_t *rows, size_t stride,
+                      int64_t n)
+{
+    __m512 s[4 * TILE];
+
+    for (int t = 0; t < 4 * n_q; t++)
+        s[t] = _mm512_setzero_ps();
     for (int64_t d = 0; d < n; d += 16) {
-        const __m512 row[4] = {load_16(f16, k.data, d), load_16(f16, k.data + 4 * k.stride, d),
-                               load_16(f16, k.data + 8 * k.stride, d), load_16(f16, k.data + 12 * k.stride, d)};
-        for (int i = 0; i < n_q; i++) {
-            const __m512 v = _mm512_loadu_ps(q + i * width + d);
-            for (int r = 0; r < 4; r++)
-                s[i][r] = _mm512_fmadd_ps(v, row[r], s[i][r]);
-        }
+        const __m512 row[4] = {load_16(f16, rows, d), load_16(f16, rows + 4 * stride, d),
+                               load_16(f16, rows + 8 * stride, d), load_16(f16, rows + 12 * stride, d)};
+        for (int t = 0; t < 4 * n_q; t++)
+            s[t] = _mm512_fmadd_ps(_mm512_loadu_ps(q + t / 4 * width + d), row[t % 4], s[t]);
     }
     for (int i = 0; i < n_q; i++)
-        out[i] = fold_4(fold_8(s[i][0], s[i][1]), fold_8(s[i][2], s[i][3]));
+        out[i] = fold_4(fold_8(s[4 * i], s[4 * i + 1]), fold_8(s[4 * i + 2], s[4 * i + 3]));
 }
 
 INLINE void score_rows(bool f16, int n_q, float *scores, const float *q, int64_t width, view k, int64_t n, span in)
 {
     for (int32_t p = in.begin & ~15; p < in.end; p += 16) {
         __m512 s[4][TILE];
-        for (size_t j = 0; j < 4; j++)
-            dots_of_4(f16, n_q, s[j], q, width, (view){k.data + ((size_t)p + j) * k.stride, k.stride, f16}, n);
+        for (int32_t j = 0; j < 4; j++)
+            dots_of_4(f16, n_q, s[j], q, width, k.data + (size_t)(p + j) * k.stride, k.stride, n);
         for (int i = 0; i < n_q; i++)
             _mm512_storeu_ps(scores + i * EL_ATTN_SEGMENT + p,
                              fold_1(fold_2(s[0][i], s[1][i]), fold_2(s[2][i], s[3][i])));
@@ -162,62 +183,44 @@ static void turn_rows(float *columns, view k, int64_t n)
     }
 }
 
-/* Partial sum c of the 16, of 32 positions. */
-INLINE void class_sums(int n_q, __m512 out[TILE][2], const float *q, int64_t width, const float *columns, int64_t n,
-                       int64_t c)
+/* Partial sum c of the 16: query i with the first 16 positions in out[2 i], with the others in out[2 i + 1]. */
+INLINE void class_sums(int n_q, __m512 *out, const float *q, int64_t width, const float *columns, int64_t n, int64_t c)
 {
-    for (int i = 0; i < n_q; i++)
-        out[i][0] = out[i][1] = _mm512_setzero_ps();
+    for (int t = 0; t < 2 * n_q; t++)
+        out[t] = _mm512_setzero_ps();
     for (int64_t d = c; d < n; d += 16) {
-        const __m512 low = _mm512_loadu_ps(columns + d * EL_ATTN_BLOCK);
-        const __m512 high = _mm512_loadu_ps(columns + d * EL_ATTN_BLOCK + 16);
-        for (int i = 0; i < n_q; i++) {
-            const __m512 v = _mm512_set1_ps(q[i * width + d]);
-            out[i][0] = _mm512_fmadd_ps(v, low, out[i][0]);
-            out[i][1] = _mm512_fmadd_ps(v, high, out[i][1]);
-        }
+        const __m512 k[2] = {_mm512_loadu_ps(columns + d * EL_ATTN_BLOCK),
+                             _mm512_loadu_ps(columns + d * EL_ATTN_BLOCK + 16)};
+        for (int t = 0; t < 2 * n_q; t++)
+            out[t] = _mm512_fmadd_ps(_mm512_set1_ps(q[t / 2 * width + d]), k[t % 2], out[t]);
     }
 }
 
-INLINE void add_sums(int n_q, __m512 a[TILE][2], __m512 b[TILE][2])
-{
-    for (int i = 0; i < n_q; i++) {
-        a[i][0] = _mm512_add_ps(a[i][0], b[i][0]);
-        a[i][1] = _mm512_add_ps(a[i][1], b[i][1]);
-    }
-}
-
-/* The fold of c, c + 8, c + 4 and c + 12. */
-INLINE void fold_classes(int n_q, __m512 out[TILE][2], const float *q, int64_t width, const float *columns, int64_t n,
+/* The fold of partial sums c, c + 8, c + 4 and c + 12: depth first, which keeps few waiting. */
+INLINE void fold_classes(int n_q, __m512 *out, const float *q, int64_t width, const float *columns, int64_t n,
                          int64_t c)
 {
-    __m512 a[TILE][2], b[TILE][2];
+    __m512 a[2 * TILE], b[2 * TILE], e[2 * TILE];
 
-    class_sums(n_q, out, q, width, columns, n, c);
-    class_sums(n_q, a, q, width, columns, n, c + 8);
-    add_sums(n_q, out, a);
-    class_sums(n_q, a, q, width, columns, n, c + 4);
-    class_sums(n_q, b, q, width, columns, n, c + 12);
-    add_sums(n_q, a, b);
-    add_sums(n_q, out, a);
+    class_sums(n_q, a, q, width, columns, n, c);
+    class_sums(n_q, e, q, width, columns, n, c + 8);
+    for (int t = 0; t < 2 * n_q; t++)
+        a[t] = _mm512_add_ps(a[t], e[t]);
+    class_sums(n_q, b, q, width, columns, n, c + 4);
+    class_sums(n_q, e, q, width, columns, n, c + 12);
+    for (int t = 0; t < 2 * n_q; t++)
+        out[t] = _mm512_add_ps(a[t], _mm512_add_ps(b[t], e[t]));
 }
 
-/* The fold depth first, which keeps few sums waiting. */
 INLINE void score_columns(int n_q, float *scores, const float *q, int64_t width, const float *columns, int64_t n)
 {
-    __m512 a[TILE][2], b[TILE][2], c[TILE][2];
+    __m512 s[4][2 * TILE];
 
-    fold_classes(n_q, a, q, width, columns, n, 0);
-    fold_classes(n_q, b, q, width, columns, n, 2);
-    add_sums(n_q, a, b);
-    fold_classes(n_q, b, q, width, columns, n, 1);
-    fold_classes(n_q, c, q, width, columns, n, 3);
-    add_sums(n_q, b, c);
-    add_sums(n_q, a, b);
-    for (int i = 0; i < n_q; i++) {
-        _mm512_storeu_ps(scores + i * EL_ATTN_SEGMENT, a[i][0]);
-        _mm512_storeu_ps(scores + i * EL_ATTN_SEGMENT + 16, a[i][1]);
-    }
+    for (int64_t c = 0; c < 4; c++)
+        fold_classes(n_q, s[c], q, width, columns, n, c);
+    for (int t = 0; t < 2 * n_q; t++)
+        _mm512_storeu_ps(scores + t / 2 * EL_ATTN_SEGMENT + t % 2 * 16,
+                         _mm512_add_ps(_mm512_add_ps(s[0][t], s[2][t]), _mm512_add_ps(s[1][t], s[3][t])));
 }
 
 /* ---- scores to weights ---------------------------------------------------------------- */
@@ -232,10 +235,12 @@ INLINE __m512 finished(__m512 dots, const el_attn *a)
 /* Dot products to exp(score - max) over the span; 0 around it, up to whole groups of 16. */
 static void weigh(float *scores, const el_attn *a, span in, float *max, float *sum)
 {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512 peak = _mm512_set1_ps(-INFINITY), p = _mm512_setzero_ps(), top;
 
     for (int32_t i = in.begin & ~15; i < in.end; i += 16) {
-        const __mmask16 seen = el_first_lanes(in.end - i) & (__mmask16)~el_first_lanes(in.begin - i);
+        const __m512i place = _mm512_add_epi32(_mm512_set1_epi32(i - in.begin), lanes); /* negative: before it */
+        const __mmask16 seen = _mm512_cmplt_epu32_mask(place, _mm512_set1_epi32(in.end - in.begin));
         const __m512 s = finished(_mm512_loadu_ps(scores + i), a);
         const __m512 visible = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, s);
         _mm512_storeu_ps(scores + i, visible);
@@ -257,24 +262,19 @@ static void weigh(float *scores, const el_attn *a, span in, float *max, float *s
 INLINE void gather_lanes(bool f16, int n_q, int n_lanes, float *acc, size_t one, const float *weights, view v,
                          int64_t d, span in)
 {
-    __m512 sum[TILE][4];
+    __m512 sum[4 * TILE], row[4];
 
-    for (int i = 0; i < n_q; i++)
-        for (int l = 0; l < n_lanes; l++)
-            sum[i][l] = _mm512_loadu_ps(acc + (size_t)i * one + d + 16 * l);
+    for (int t = 0; t < n_q * n_lanes; t++)
+        sum[t] = _mm512_loadu_ps(acc + (size_t)(t / n_lanes) * one + d + t % n_lanes * 16);
     for (int32_t p = in.begin; p < in.end; p++) {
-        __m512 row[4];
         for (int l = 0; l < n_lanes; l++)
             row[l] = load_16(f16, v.data + (size_t)p * v.stride, d + 16 * l);
-        for (int i = 0; i < n_q; i++) {
-            const __m512 weight = _mm512_set1_ps(weights[i * EL_ATTN_SEGMENT + p]);
-            for (int l = 0; l < n_lanes; l++)
-                sum[i][l] = _mm512_fmadd_ps(weight, row[l], sum[i][l]);
-        }
+        for (int t = 0; t < n_q * n_lanes; t++)
+            sum[t] =
+                _mm512_fmadd_ps(_mm512_set1_ps(weights[t / n_lanes * EL_ATTN_SEGMENT + p]), row[t % n_lanes], sum[t]);
     }
-    for (int i = 0; i < n_q; i++)
-        for (int l = 0; l < n_lanes; l++)
-            _mm512_storeu_ps(acc + (size_t)i * one + d + 16 * l, sum[i][l]);
+    for (int t = 0; t < n_q * n_lanes; t++)
+        _mm512_storeu_ps(acc + (size_t)(t / n_lanes) * one + d + t % n_lanes * 16, sum[t]);
 }
 
 INLINE void gather_rows(bool f16, int n_q, float *acc, size_t one, const float *weights, view v, int64_t n, span in)
@@ -350,54 +350,63 @@ static void gather_tile(int32_t n_q, const span *spans, float *acc, size_t one, 
 
 /* ---- the segment ---------------------------------------------------------------------- */
 
-/* spans[]: what the queries i .. i + n_q - 1 see of a block, together in the result. */
-INLINE span spans_of(span spans[TILE], const el_attn *a, int32_t i, int32_t n_q, int32_t base, int32_t block)
+/* What the queries i .. i + n_q - 1 see of a block; false: nothing. */
+static bool spans_of(span spans[TILE], const el_attn *a, int32_t i, int32_t n_q, int32_t base, int32_t block)
 {
-    span all = {EL_ATTN_BLOCK, 0};
+    bool any = false;
 
     for (int32_t j = 0; j < n_q; j++) {
         spans[j] = within(span_of(a, i + j, base), block);
-        if (spans[j].begin < spans[j].end)
-            all = (span){EL_MIN(all.begin, spans[j].begin), EL_MAX(all.end, spans[j].end)};
+        any |= spans[j].begin < spans[j].end;
     }
-    return all;
+    return any;
 }
 
-static void score_all(const el_attn *a, const work *w, int32_t base, span all)
+INLINE bool covers(span s, int32_t block) { return s.begin <= block && block + EL_ATTN_BLOCK <= s.end; }
+
+static void score_all(const el_attn *a, const work *w, int32_t base, span all, span shared)
 {
-    const side k = {a->k, a->k_stride, a->k_type, a->head_k};
+    const side k = side_k(a), v = side_v(a);
     const int64_t n = round16(a->head_k);
-    const float *columns = a->n_q > FEW_QUERIES ? w->columns : NULL;
+    const float *columns = wants_columns(a) ? w->columns : NULL;
 
     for (int32_t b = all.begin & ~(EL_ATTN_BLOCK - 1); b < all.end; b += EL_ATTN_BLOCK) {
-        const view rows = block_rows(a, &k, w, (base + b) / EL_ATTN_BLOCK, within(all, b));
+        const span in = within(all, b);
+        const bool more = b + EL_ATTN_BLOCK < all.end;
+        const view rows = block_rows(a, &k, w, (base + b) / EL_ATTN_BLOCK, in);
+        prefetch_block(a, more ? &k : &v, (base + (more ? b + EL_ATTN_BLOCK : all.begin)) / EL_ATTN_BLOCK);
         if (columns)
             turn_rows(w->columns, rows, n);
         for (int32_t i = 0; i < a->n_q; i += TILE) {
             span spans[TILE];
             const int32_t n_q = EL_MIN(a->n_q - i, TILE);
-            const span in = spans_of(spans, a, i, n_q, base, b);
-            if (in.begin < in.end)
+            if (covers(shared, b) || spans_of(spans, a, i, n_q, base, b))
                 score_tile(n_q, w->scores + (size_t)i * EL_ATTN_SEGMENT + b, w->queries + i * w->width, w->width, rows,
                            columns, n, in);
         }
     }
 }
 
-static void gather_all(const el_attn *a, const work *w, int32_t base, span all, float *partials)
+static void gather_all(const el_attn *a, const work *w, int32_t base, span all, span shared, float *partials)
 {
-    const side v = {a->v, a->v_stride, a->v_type, a->head_v};
+    const side k = side_k(a), v = side_v(a);
     const size_t one = el_attn_partial_floats(a->head_v);
+    const int64_t n = round16(a->head_v);
 
     for (int32_t b = all.begin & ~(EL_ATTN_BLOCK - 1); b < all.end; b += EL_ATTN_BLOCK) {
         const view rows = block_rows(a, &v, w, (base + b) / EL_ATTN_BLOCK, within(all, b));
+        if (b + EL_ATTN_BLOCK < all.end)
+            prefetch_block(a, &v, (base + b) / EL_ATTN_BLOCK + 1);
+        else if (a->last[0] > base + EL_ATTN_SEGMENT)
+            prefetch_block(a, &k, base / EL_ATTN_BLOCK + EL_ATTN_SEGMENT / EL_ATTN_BLOCK);
         for (int32_t i = 0; i < a->n_q; i += TILE) {
-            span spans[TILE];
             const int32_t n_q = EL_MIN(a->n_q - i, TILE);
-            const span in = spans_of(spans, a, i, n_q, base, b);
-            if (in.begin < in.end)
-                gather_tile(n_q, spans, partials + (size_t)i * one, one, w->scores + (size_t)i * EL_ATTN_SEGMENT + b,
-                            rows, round16(a->head_v));
+            const float *weights = w->scores + (size_t)i * EL_ATTN_SEGMENT + b;
+            span spans[TILE];
+            if (covers(shared, b))
+                gather_some(n_q, partials + (size_t)i * one, one, weights, rows, n, (span){0, EL_ATTN_BLOCK});
+            else if (spans_of(spans, a, i, n_q, base, b))
+                gather_tile(n_q, spans, partials + (size_t)i * one, one, weights, rows, n);
         }
     }
 }
@@ -422,11 +431,11 @@ static void attn_segment(const el_attn *a, int32_t segment, float *partials, voi
 {
     const int32_t base = segment * EL_ATTN_SEGMENT;
     const size_t one = el_attn_partial_floats(a->head_v);
-    const span all = span_of_all(a, base);
+    const span all = span_of_all(a, base), shared = span_of_each(a, base);
     const work w = work_of(a, scratch);
 
     memset(partials, 0, (size_t)a->n_q * one * sizeof *partials);
-    score_all(a, &w, base, all);
+    score_all(a, &w, base, all, shared);
     for (int32_t i = 0; i < a->n_q; i++) {
         const span in = span_of(a, i, base);
         float *max = partials + (size_t)(i + 1) * one - 16;
@@ -435,7 +444,7 @@ static void attn_segment(const el_attn *a, int32_t segment, float *partials, voi
         else
             *max = -INFINITY;
     }
-    gather_all(a, &w, base, all, partials);
+    gather_all(a, &w, base, all, shared, partials);
 }
 
 void el_attention_use_avx512(el_kernels *t) { t->attn_segment = attn_segment; }

@@ -29,6 +29,18 @@ static inline span span_of_all(const el_attn *a, int32_t base)
     return all;
 }
 
+/* What every query sees. */
+static inline span span_of_each(const el_attn *a, int32_t base)
+{
+    span each = {0, EL_ATTN_SEGMENT};
+
+    for (int32_t i = 0; i < a->n_q; i++) {
+        const span one = span_of(a, i, base);
+        each = (span){EL_MAX(each.begin, one.begin), EL_MIN(each.end, one.end)};
+    }
+    return each;
+}
+
 /* The part of a span within a block, relative to it. */
 static inline span within(span s, int32_t block)
 {
