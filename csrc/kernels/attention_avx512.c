@@ -84,18 +84,26 @@ INLINE view block_rows(const el_attn *a, const side *s, const work *w, int32_t b
     return (view){(const uint8_t *)w->rows, (size_t)w->width * sizeof(float), false};
 }
 
-/* Asks for the rows that come next. With few queries memory sets the pace, and rows of one head lie apart, which the
- * CPU's own prefetching follows badly. */
-INLINE void prefetch_block(const el_attn *a, const side *s, int32_t block)
-{
-    const int32_t bytes = s->type == EL_KV_F32 ? s->head * 4 : s->type == EL_KV_F16 ? s->head * 2 : s->head / 32 * 34;
-    const uint8_t *row = block_of(a, s, block);
+enum { AHEAD = 1 }; /* blocks; 2 was up to 9 % better alone, but the next segment may be another worker's */
 
-    if (a->n_q > TILE)
+/* Asks for the rows that come AHEAD blocks after step i: a segment is K's blocks, then V's, then the next segment's K.
+ * With few queries memory sets the pace, and rows of one head lie apart, which the CPU's own prefetching follows badly:
+ * 3 queries of 64 over 47 MB of cache took 5.9 ms without, 3.1 ms with this. Inline, because gcc 12 drops calls of a
+ * function that only prefetches. */
+INLINE void prefetch_ahead(const el_attn *a, int32_t base, span all, int32_t i)
+{
+    const int32_t first = all.begin / EL_ATTN_BLOCK, n = (all.end - 1) / EL_ATTN_BLOCK - first + 1, at = i + AHEAD;
+    const int32_t next = base + EL_ATTN_SEGMENT + (at - 2 * n) * EL_ATTN_BLOCK; /* a position */
+    const side s = at < n || at >= 2 * n ? side_k(a) : side_v(a);
+    const int32_t bytes = s.type == EL_KV_F32 ? s.head * 4 : s.type == EL_KV_F16 ? s.head * 2 : s.head / 32 * 34;
+    const uint8_t *row;
+
+    if (a->n_q > TILE || (at >= 2 * n && next >= a->last[0]))
         return;
-    for (int32_t p = 0; p < EL_ATTN_BLOCK; p++, row += s->stride)
-        for (int32_t i = 0; i < bytes; i += 64)
-            _mm_prefetch((const char *)row + i, _MM_HINT_T0);
+    row = block_of(a, &s, at >= 2 * n ? next / EL_ATTN_BLOCK : base / EL_ATTN_BLOCK + first + at % n);
+    for (int32_t p = 0; p < EL_ATTN_BLOCK; p++, row += s.stride)
+        for (int32_t byte = 0; byte < bytes; byte += 64)
+            _mm_prefetch((const char *)row + byte, _MM_HINT_T0);
 }
 
 /* ---- scores, few queries -------------------------------------------------------------- */
@@ -366,15 +374,15 @@ INLINE bool covers(span s, int32_t block) { return s.begin <= block && block + E
 
 static void score_all(const el_attn *a, const work *w, int32_t base, span all, span shared)
 {
-    const side k = side_k(a), v = side_v(a);
+    const side k = side_k(a);
     const int64_t n = round16(a->head_k);
     const float *columns = wants_columns(a) ? w->columns : NULL;
+    int32_t done = 0;
 
     for (int32_t b = all.begin & ~(EL_ATTN_BLOCK - 1); b < all.end; b += EL_ATTN_BLOCK) {
         const span in = within(all, b);
-        const bool more = b + EL_ATTN_BLOCK < all.end;
         const view rows = block_rows(a, &k, w, (base + b) / EL_ATTN_BLOCK, in);
-        prefetch_block(a, more ? &k : &v, (base + (more ? b + EL_ATTN_BLOCK : all.begin)) / EL_ATTN_BLOCK);
+        prefetch_ahead(a, base, all, done++);
         if (columns)
             turn_rows(w->columns, rows, n);
         for (int32_t i = 0; i < a->n_q; i += TILE) {
@@ -389,16 +397,14 @@ static void score_all(const el_attn *a, const work *w, int32_t base, span all, s
 
 static void gather_all(const el_attn *a, const work *w, int32_t base, span all, span shared, float *partials)
 {
-    const side k = side_k(a), v = side_v(a);
+    const side v = side_v(a);
     const size_t one = el_attn_partial_floats(a->head_v);
     const int64_t n = round16(a->head_v);
+    int32_t done = (all.end - 1) / EL_ATTN_BLOCK - all.begin / EL_ATTN_BLOCK + 1;
 
     for (int32_t b = all.begin & ~(EL_ATTN_BLOCK - 1); b < all.end; b += EL_ATTN_BLOCK) {
         const view rows = block_rows(a, &v, w, (base + b) / EL_ATTN_BLOCK, within(all, b));
-        if (b + EL_ATTN_BLOCK < all.end)
-            prefetch_block(a, &v, (base + b) / EL_ATTN_BLOCK + 1);
-        else if (a->last[0] > base + EL_ATTN_SEGMENT)
-            prefetch_block(a, &k, base / EL_ATTN_BLOCK + EL_ATTN_SEGMENT / EL_ATTN_BLOCK);
+        prefetch_ahead(a, base, all, done++);
         for (int32_t i = 0; i < a->n_q; i += TILE) {
             const int32_t n_q = EL_MIN(a->n_q - i, TILE);
             const float *weights = w->scores + (size_t)i * EL_ATTN_SEGMENT + b;
