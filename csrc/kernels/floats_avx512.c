@@ -5,10 +5,8 @@
 #include "blocks.h"
 #include "mem.h"
 
-enum {
-    MOST = 16
-}; /* sums of a tile: single loops of at most 16 are what gcc 12 unrolls early enough to keep them
-    * in registers */
+/* Sums of a tile. Single loops of at most 16 are what gcc 12 unrolls early enough to keep arrays in registers. */
+enum { MOST = 16 };
 
 INLINE size_t element_bytes(int type) { return type == EL_TYPE_F32 ? 4 : 2; }
 
