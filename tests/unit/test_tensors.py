@@ -49,9 +49,8 @@ def random_weights(name: str, n_rows: int, k: int, kind: str = "plain", seed: in
     if name == "F32":
         blocks = rng.uniform(-2, 2, (*n, 1)).astype("<f4").view(np.uint8)
     elif name == "BF16":
-        blocks = (
-            (rng.integers(0x3D00, 0x3F00, (*n, 1)) | rng.integers(0, 2, (*n, 1)) << 15).astype("<u2").view(np.uint8)
-        )
+        bits = rng.integers(0x3D00, 0x3F00, (*n, 1)) | rng.integers(0, 2, (*n, 1)) << 15
+        blocks = bits.astype("<u2").view(np.uint8)
     elif name == "MXFP4":
         blocks[..., 0] = {"smallest": 1, "largest": 200}.get(kind, 120)
     for at in SCALES.get(name, ()):
@@ -189,7 +188,15 @@ def test_empty_products() -> None:
 
 # ---- formats ---------------------------------------------------------------------------------------------------------
 
-GGUF_READS = [n for n in tensors.types() if n in gguf.GGMLQuantizationType.__members__]
+GGUF_READS = [n for n in tensors.types() if n not in ("Q1_0", "Q2_0")]  # these two not in gguf 0.19
+# Mean square of what 3072 normal values lose:
+#   x = np.random.default_rng(6).standard_normal((2, 3, 512), np.float32)
+#   np.mean((tensors.dequantize(tensors.quantize(x, name), name, x.shape) - x) ** 2)
+LOSS = {
+    "F32": 0.0, "F16": 4.6e-08, "BF16": 3e-06, "Q8_0": 2.9e-05, "Q6_K": 3.2e-4, "Q5_K": 1.4e-3, "Q5_1": 1.5e-3,
+    "Q5_0": 1.8e-3, "Q4_K": 5.3e-3, "IQ4_NL": 5.8e-3, "IQ4_XS": 5.9e-3, "Q4_1": 6.2e-3, "Q4_0": 7.4e-3, "NVFP4": 9.6e-3,
+    "MXFP4": 0.014, "Q3_K": 0.024, "Q2_K": 0.091, "Q1_0": 0.36, "Q2_0": 0.53, "TQ1_0": 0.65, "TQ2_0": 0.65,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GGUF_READS)
@@ -230,7 +237,7 @@ def test_dequantize_takes_whatever_holds_bytes(tmp_path: Path) -> None:
     assert tensors.dequantize(b"", "Q5_0", (4, 0)).shape == (4, 0)
 
 
-@pytest.mark.parametrize("name", [n for n in ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")])
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
 def test_quantize_agrees_with_gguf(name: str) -> None:
     x = np.random.default_rng(5).standard_normal((8, 320), np.float32)
     theirs = gguf.quants.quantize(x, gguf.GGMLQuantizationType[name])
@@ -245,8 +252,7 @@ def test_quantize_and_back(name: str) -> None:
     assert w.shape == (2, 3, 512 // t.elements * t.bytes)
     back = tensors.dequantize(w, name, x.shape)
     lost = float(np.mean((back - x) ** 2))
-    bits = 8 * t.bytes / t.elements
-    assert lost <= {1: 0.4, 2: 0.36}.get(int(bits), 6 / 4 ** (bits - 0.5)), lost
+    assert lost <= 1.02 * LOSS[name]
     weighted = tensors.quantize(x, name, np.linspace(0.1, 4, 512, dtype=np.float32))
     assert float(np.mean((tensors.dequantize(weighted, name, x.shape) - x) ** 2)) <= 2 * lost + 1e-12
     np.testing.assert_array_equal(tensors.quantize(x[1, 2], name), w[1, 2])
