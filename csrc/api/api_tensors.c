@@ -77,6 +77,24 @@ static int64_t first_fault(const float *x, int64_t k)
     return i;
 }
 
+/* What ggml's searches for scales are given, so that none of their sums of squares and no reciprocal leaves float: from
+ * there on they convert and shift what is no int (UBSan, Q2_K of values near 1e-45). No f16 scale reaches further up
+ * (127 * 65504) or half as far down. */
+static const float LARGEST = 127.0f * 65504.0f, SMALLEST = 1e-15f;
+
+/* The imatrix scaled to at most 1 by a power of two: only ratios count, and these stay as they are. */
+static void scale_weights(float *to, const float *imatrix, int64_t k)
+{
+    float largest = 0;
+    int exponent = 0;
+
+    for (int64_t i = 0; i < k; i++)
+        largest = EL_MAX(largest, imatrix[i]);
+    (void)frexpf(largest, &exponent);
+    for (int64_t i = 0; i < k; i++)
+        to[i] = imatrix[i] > 0 ? EL_MIN(ldexpf(imatrix[i], -exponent), 1.0f) : 0.0f;
+}
+
 /* One row: `in` and `out` are places of this call's own, so that nobody changes what was checked. */
 static edgellm_status quantize_row(const el_tensor_type *type, uint8_t *out, float *in, int64_t row, int64_t k,
                                    const float *imatrix)
@@ -87,8 +105,14 @@ static edgellm_status quantize_row(const el_tensor_type *type, uint8_t *out, flo
     if (at < k)
         return el_fail(EDGELLM_EINVAL, "row %lld, column %lld is %s; only finite numbers can be quantized",
                        (long long)row, (long long)at, isnan(in[at]) ? "NaN" : "infinite");
-    for (int64_t i = 0; i < k; i++)
+    for (int64_t i = 0; i < k; i++) {
         largest = EL_MAX(largest, fabsf(in[i]));
+        if (type->elements > 1 && fabsf(in[i]) < SMALLEST)
+            in[i] = 0;
+    }
+    if (type->elements > 1 && largest > LARGEST)
+        return el_fail(EDGELLM_EINVAL, "row %lld reaches %g, more than %s can hold", (long long)row, (double)largest,
+                       type->name);
     (void)ggml_quantize_chunk((enum ggml_type)type->number, in, out, 0, 1, k, imatrix);
     to_floats(type->number, in, out, k);
     if (first_fault(in, k) < k)
@@ -102,7 +126,7 @@ static edgellm_status quantize(int type, void *dst, const float *src, int64_t ro
 {
     const size_t row_bytes = ggml_row_size((enum ggml_type)type, k);
     edgellm_status status = EDGELLM_OK;
-    float *in = NULL;
+    float *in = NULL, *weights = NULL;
     uint8_t *out = NULL;
     el_tensor_type t;
 
@@ -111,16 +135,20 @@ static edgellm_status quantize(int type, void *dst, const float *src, int64_t ro
     if (!t.quantizes)
         return el_fail(EDGELLM_EINVAL, "%s can be read but not written here; types() tells which can", t.name);
     in = el_alloc((size_t)k, sizeof *in);
+    weights = el_alloc((size_t)k, sizeof *weights);
     out = el_alloc(row_bytes, 1);
-    if (!in || !out)
+    if (!in || !weights || !out)
         EL_TRY(el_no_memory((size_t)k * sizeof *in));
+    if (imatrix)
+        scale_weights(weights, imatrix, k);
     for (int64_t r = row0; r < row0 + n_rows; r++) {
         memcpy(in, src + r * k, (size_t)k * sizeof *in);
-        EL_TRY(quantize_row(&t, out, in, r, k, imatrix));
+        EL_TRY(quantize_row(&t, out, in, r, k, imatrix ? weights : NULL));
         memcpy((char *)dst + (size_t)r * row_bytes, out, row_bytes);
     }
 done:
     el_free(in);
+    el_free(weights);
     el_free(out);
     return status;
 }

@@ -104,6 +104,8 @@ def quantize(array: Any, type: str | int, imatrix: Any = None) -> Bytes:
     """
     Quantize floats along the last axis, with ggml's code for the format.
 
+    Types with blocks take magnitudes up to 127 * 65504, or what their scales reach, and those below 1e-15 as 0.
+
     Args:
         array: float32 (or float16) of shape [..., k]; k is a multiple of the type's elements.
         type: The type to make; ``types()[name].quantizes`` says whether it can be.
