@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 # include/edgellm.h is left out: its columns are set by hand, to be read as a table.
-C_FILES = $(shell find csrc tests/c tests/fuzz -name '*.[ch]' 2>/dev/null)
+C_FILES = $(shell find csrc tests/c tests/fuzz src -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build models lint format test test-c test-python sanitize fuzz bench wheel sdist clean
@@ -39,7 +39,7 @@ $(VENV)/.ready: pyproject.toml
 	@$(MAKE) --no-print-directory tools
 	test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet "scikit-build-core>=0.11" "cffi>=1.15" "setuptools-scm>=8"
+	$(PY) -m pip install --quiet "scikit-build-core>=0.11" "cffi>=1.15" "pybind11>=2.12" "setuptools-scm>=8"
 	@cmake -P cmake/require_version.cmake >/dev/null 2>&1 || $(PY) -m pip install --quiet cmake
 	@command -v ninja >/dev/null || $(PY) -m pip install --quiet ninja
 	@touch $@
@@ -91,7 +91,7 @@ fuzz: $(VENV)/.ready ## each fuzz target for FUZZ_SECONDS=60 (needs clang)
 bench: models ## speed of SmolLM2 on this machine
 	$(VENV)/bin/edgellm bench smollm2 -p 512 -n 128 -r 5
 
-wheel: $(VENV)/.ready ## dist/*.whl for this platform
+wheel: $(VENV)/.ready ## dist/*.whl for this Python; EDGELLM_LEAN=1: for every Python, without edgellm.tensors
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 sdist: $(VENV)/.ready ## dist/*.tar.gz with ggml's sources inside, for machines without a package index
@@ -100,4 +100,5 @@ sdist: $(VENV)/.ready ## dist/*.tar.gz with ggml's sources inside, for machines 
 	$(PY) -m build --sdist --no-isolation --outdir dist .
 
 clean: ## everything that can be made again, but the models
-	rm -rf build dist .venv third_party src/edgellm/lib src/edgellm/_edgellm_ffi.py .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist .venv third_party src/edgellm/lib src/edgellm/_edgellm_ffi.py src/edgellm/tensors/*.so \
+	  .mypy_cache .ruff_cache .pytest_cache

@@ -1,7 +1,7 @@
 # flags.cmake - how everything is compiled and linked.
 #   el_flags               for all our code and ggml
 #   el_warnings            for our code only
-#   el_link_library(T pattern...)   links T as one closed file that exports only the named symbols
+#   el_link_library(T [OPEN] pattern...)   links T as one closed file that exports only the named symbols
 
 include(CheckLinkerFlag)
 set(CMAKE_C_STANDARD 11)
@@ -60,10 +60,13 @@ endif()
 # A library of ours is one closed file: exports named, unused sections dropped, C++ runtime inside, no build path, no
 # soname with a version (wheels hold no symlinks), never unloaded (a linker that adds no crtbeginS.o, like zig's, leaves
 # C++ destructors behind that would run on unmapped code after dlclose: ziglang/zig 17908).
+# OPEN: what is undefined is found in the program that loads it, as a Python module's functions are.
 function(el_link_library target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "OPEN" "" "")
+  set(exported ${arg_UNPARSED_ARGUMENTS})
   if(APPLE)
     set(flags -Wl,-dead_strip)
-    foreach(pattern IN LISTS ARGN)
+    foreach(pattern IN LISTS exported)
       list(APPEND flags "-Wl,-exported_symbol,_${pattern}")
     endforeach()
     target_link_options(${target} PRIVATE ${flags} $<$<CONFIG:Release>:-Wl,-x>)
@@ -71,7 +74,7 @@ function(el_link_library target)
     target_link_options(${target} PRIVATE -static -Wl,--gc-sections $<$<CONFIG:Release>:-s>)
   else()
     set(script "${PROJECT_BINARY_DIR}/${target}.map")
-    list(JOIN ARGN "; " patterns)
+    list(JOIN exported "; " patterns)
     file(CONFIGURE OUTPUT "${script}" CONTENT "{ global: ${patterns}; local: *; };\n")
     target_link_options(${target} PRIVATE "-Wl,--version-script=${script}" -Wl,--gc-sections -Wl,--exclude-libs,ALL
                         -Wl,-z,nodelete -Wl,-z,relro,-z,now $<$<CONFIG:Release>:-s>)
@@ -80,7 +83,9 @@ function(el_link_library target)
       if(EL_HAVE_STATIC_LIBSTDCXX)
         target_link_options(${target} PRIVATE -static-libgcc -static-libstdc++)
       endif()
-      target_link_options(${target} PRIVATE -Wl,-z,defs) # a missing function fails here, not on the user's machine
+      if(NOT arg_OPEN)
+        target_link_options(${target} PRIVATE -Wl,-z,defs) # a missing function fails here, not on the user's machine
+      endif()
     endif()
     set_target_properties(${target} PROPERTIES LINK_DEPENDS "${script}")
   endif()

@@ -95,3 +95,5 @@ const el_kernels *el_kernels_named(const char *isa)
             return (isas[i].needs & ~el_cpu_found()) == 0 ? table(i) : NULL;
     return NULL;
 }
+
+const char *el_kernels_isa(size_t i) { return i < EL_COUNT(isas) ? isas[i].name : NULL; }

@@ -178,6 +178,23 @@ def test_library_files_are_closed() -> None:
         assert file.stat().st_size < 4 << 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files")
+def test_the_tensors_module_is_closed() -> None:
+    files = sorted((library_folder().parent / "tensors").glob("_tensors.*.so"))
+    if not files:
+        pytest.skip("built without edgellm.tensors")
+    for file in files:
+        head, symbols = run(tool("objdump"), "-p", file).stdout, run(tool("objdump"), "-T", file).stdout
+        needed = {n for n in re.findall(r"NEEDED\s+(\S+)", head) if not n.startswith("ld-linux")}
+        assert needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"}
+        exported = {line.split()[-1] for line in symbols.splitlines() if " g " in line and "*UND*" not in line}
+        assert exported == {"PyInit__tensors"}
+        content = file.read_bytes()
+        assert str(ROOT).encode() not in content
+        assert b".symtab" not in content
+        assert file.stat().st_size < 1 << 20
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 modules")
 def test_instruction_sets_are_the_named_ones() -> None:
     """

@@ -68,5 +68,14 @@ def test_imports_go_down(path: Path) -> None:
         assert used <= {"scheduler"}
     if top == "store":
         assert used <= {"store", "errors"}
+    if top == "tensors":
+        assert used <= {"tensors", "_native", "errors"}
+    elif top not in ("cli", "server"):
+        assert "tensors" not in used  # lean installations have none
     if path.name != "_native.py":
         assert "_edgellm_ffi" not in used
+
+
+def test_the_tensors_module_includes_one_header_of_ours() -> None:
+    source = (ROOT / "src" / "edgellm" / "tensors" / "_tensors.cpp").read_text()
+    assert re.findall(r'^#include "([^"]+)"', source, re.M) == ["api/tensors_table.h"]
