@@ -116,6 +116,16 @@ INLINE strip_block unpack(int type, const uint8_t *const p[ROWS], size_t at)
     return u;
 }
 
+/* acc += the four products of each lane's unsigned weights with the four activations at q. As assembly, because gcc 12
+ * loads the broadcast into a register of its own. */
+INLINE __m512i dot4(__m512i acc, __m512i w, const uint8_t *q)
+{
+    typedef int32_t __attribute__((may_alias, aligned(1))) dword;
+
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const dword *)q));
+    return acc;
+}
+
 /* ---- one activation row --------------------------------------------------------------- */
 
 INLINE __m512i four(const uint8_t *q) { return _mm512_set1_epi32((int)el_load32(q)); }
@@ -134,8 +144,8 @@ INLINE __m512 gemv_16(int type, const uint8_t *const p[ROWS], const uint8_t *x, 
         for (size_t line = 0; line < ROWS * block_bytes(type); line += 64)
             _mm_prefetch((const char *)(ahead + ROWS * at + line), _MM_HINT_T0);
         for (int s = 0; s < 8; s += 2) {
-            even = _mm512_dpbusd_epi32(even, u.w[s], four(q + 4 * s));
-            odd = _mm512_dpbusd_epi32(odd, u.w[s + 1], four(q + 4 * s + 4));
+            even = dot4(even, u.w[s], q + 4 * s);
+            odd = dot4(odd, u.w[s + 1], q + 4 * s + 4);
         }
         acc = _mm512_fmadd_ps(_mm512_mul_ps(u.d, _mm512_set1_ps(d[b])), _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)),
                               acc);
@@ -158,35 +168,29 @@ enum {
 typedef struct workspace {
     uint8_t strip[RUN * STRIP_BYTES];
     float acc[X_CHUNK * ROWS];
-    uint8_t packed[]; /* per group of n rows, per block: q[n][32] | float d[n] | int32 start[n], or float s[n] */
+    uint8_t packed[]; /* per RUN blocks, per group of n rows, per block: q[n][32] | float d[n] | int32 start[n], or
+                         float s[n] */
 } workspace;
 
-/* n activation rows, of which n_real exist; the rest count as zeros. */
-INLINE void pack_group(int type, uint8_t *to, const uint8_t *x, size_t x_stride, int64_t n, int64_t n_real, int64_t k)
+/* n_blocks blocks from block b on of n activation rows, of which n_real exist; the rest count as zeros. */
+INLINE void pack(int type, uint8_t *to, const uint8_t *x, size_t x_stride, int64_t n, int64_t n_real, int64_t k,
+                 int64_t b, int64_t n_blocks)
 {
-    const size_t d_at = el_act32_d(k), s_at = el_act32_s(k), sum8_at = el_act32_sum8(k),
-                 step = PACKED_BYTES * (size_t)n;
+    const size_t step = PACKED_BYTES * (size_t)n;
 
-    for (int64_t j = 0; j < n; j++) {
-        const uint8_t *row = x + (size_t)j * x_stride;
-        uint8_t *q = to + 32 * j, *d = to + 32 * n + 4 * j, *last = d + 4 * n;
-        if (j >= n_real) {
-            for (int64_t b = 0; b < k / 32; b++, q += step, d += step, last += step) {
-                memset(q, 0, 32);
-                memset(d, 0, 4);
-                memset(last, 0, 4);
-            }
-            continue;
-        }
-        for (int64_t b = 0; b < k / 32; b++, q += step, d += step, last += step) {
-            _mm256_storeu_si256((__m256i *)q, load32(row + 32 * b));
-            memcpy(d, row + d_at + 4 * b, 4);
-            if (has_min(type)) {
-                memcpy(last, row + s_at + 4 * b, 4);
-            } else {
-                const int32_t start = -((int32_t)el_load32(row + sum8_at + 4 * b) >> 3) * offset(type);
-                memcpy(last, &start, 4);
-            }
+    if (n_real < n)
+        memset(to, 0, (size_t)n_blocks * step);
+    for (int64_t j = 0; j < EL_MIN(n, n_real); j++, x += x_stride) {
+        const uint8_t *q = x + 32 * b, *per_block = x + el_act32_d(k) + 4 * b;
+        uint8_t *to_q = to + 32 * j, *to_d = to + 32 * n + 4 * j;
+        for (int64_t i = 0; i < n_blocks; i++, q += 32, per_block += 4, to_q += step, to_d += step) {
+            const int32_t start = -((int32_t)el_load32(per_block + k / 4) >> 3) * offset(type); /* k / 4: to sum8 */
+            _mm256_storeu_si256((__m256i *)to_q, load32(q));
+            memcpy(to_d, per_block, 4);
+            if (has_min(type))
+                memcpy(to_d + 4 * n, per_block + k / 8, 4);
+            else
+                memcpy(to_d + 4 * n, &start, 4);
         }
     }
 }
@@ -230,7 +234,7 @@ INLINE void tile(bool with_min, int n, float *acc, const uint8_t *strip, const u
             __m512i i = with_min ? _mm512_setzero_si512() : four(x_last);
 #pragma GCC unroll 8
             for (int s = 0; s < 8; s++)
-                i = _mm512_dpbusd_epi32(i, w[s], four(q + 4 * s));
+                i = dot4(i, w[s], q + 4 * s);
             sum[j] = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_castsi512_ps(four(x_d))), _mm512_cvtepi32_ps(i), sum[j]);
             if (with_min)
                 sum[j] = _mm512_fmadd_ps(_mm512_load_ps(strip + 576), _mm512_castsi512_ps(four(x_last)), sum[j]);
@@ -269,22 +273,24 @@ INLINE void matmul_chunk(int type, float *y, int64_t ldy, const uint8_t *w, size
                          const uint8_t *x, size_t x_stride, int64_t n, int64_t k, workspace *ws)
 {
     const int64_t n_groups = (n + TILE - 1) / TILE, group = ((n + n_groups - 1) / n_groups + 1) & ~(int64_t)1;
-    const size_t group_bytes = (size_t)(k / 32 * group) * PACKED_BYTES;
     tile_fn *multiply = tiles[has_min(type)][group / 2 - 1];
     const uint8_t *p[ROWS];
+    uint8_t *packed = ws->packed;
 
-    for (int64_t g = 0; g * group < n; g++)
-        pack_group(type, ws->packed + (size_t)g * group_bytes, x + (size_t)(g * group) * x_stride, x_stride, group,
-                   n - g * group, k);
+    for (int64_t b = 0; b < k / 32; b += RUN) {
+        const int64_t run = EL_MIN(k / 32 - b, (int64_t)RUN);
+        for (int64_t g = 0; g * group < n; g++, packed += run * group * PACKED_BYTES)
+            pack(type, packed, x + (size_t)(g * group) * x_stride, x_stride, group, n - g * group, k, b, run);
+    }
     for (int64_t row = 0; row < n_rows; row += ROWS) {
+        packed = ws->packed;
         row_pointers(p, w, row_bytes, row, n_rows);
         memset(ws->acc, 0, (size_t)(n_groups * group * ROWS) * sizeof(float));
         for (int64_t b = 0; b < k / 32; b += RUN) {
             const int64_t run = EL_MIN(k / 32 - b, (int64_t)RUN);
             unpack_run(type, ws->strip, p, (size_t)b * block_bytes(type), run, w + (size_t)(row + ROWS) * row_bytes);
-            for (int64_t g = 0; g * group < n; g++)
-                multiply(ws->acc + g * group * ROWS, ws->strip,
-                         ws->packed + (size_t)g * group_bytes + (size_t)(b * group) * PACKED_BYTES, run);
+            for (int64_t g = 0; g * group < n; g++, packed += run * group * PACKED_BYTES)
+                multiply(ws->acc + g * group * ROWS, ws->strip, packed, run);
         }
         for (int64_t j = 0; j < n; j++)
             store_lanes(y + j * ldy + row, _mm512_load_ps(ws->acc + j * ROWS), n_rows - row);
