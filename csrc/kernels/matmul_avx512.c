@@ -80,16 +80,6 @@ INLINE __m512 e8m0_half(__m512i e)
         _mm512_mask_mov_epi32(normal, _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), subnormal));
 }
 
-INLINE __m512i gather_8(const uint8_t *const p[ROWS], size_t at)
-{
-    const __m128i v =
-        _mm_setr_epi8((char)p[0][at], (char)p[1][at], (char)p[2][at], (char)p[3][at], (char)p[4][at], (char)p[5][at],
-                      (char)p[6][at], (char)p[7][at], (char)p[8][at], (char)p[9][at], (char)p[10][at], (char)p[11][at],
-                      (char)p[12][at], (char)p[13][at], (char)p[14][at], (char)p[15][at]);
-
-    return _mm512_cvtepu8_epi32(v);
-}
-
 INLINE row_scales scales_at(int type, const uint8_t *const p[ROWS], size_t at)
 {
     row_scales w = {_mm512_setzero_ps(), _mm512_setzero_ps()};
@@ -97,7 +87,9 @@ INLINE row_scales scales_at(int type, const uint8_t *const p[ROWS], size_t at)
     if (has_min(type))
         split_f16(gather_32(p, at), &w.d, &w.m);
     else
-        w.d = type == EL_TYPE_MXFP4 ? e8m0_half(gather_8(p, at)) : gather_f16(p, at);
+        w.d = type == EL_TYPE_MXFP4
+                  ? e8m0_half(_mm512_and_si512(_mm512_cvtepu16_epi32(gather_16(p, at)), _mm512_set1_epi32(255)))
+                  : gather_f16(p, at);
     return w;
 }
 
@@ -135,6 +127,15 @@ INLINE __m512i dot4(__m512i acc, __m512i w, const uint8_t *q)
 
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const dword *)q));
     return acc;
+}
+
+enum { AHEAD_BYTES = 16384 };
+
+/* How far a prefetch runs ahead, in file order: 16 KB, but at least the rows at hand, which are being read already.
+ * Zen 5 with Q4_0 and k = 2048 from memory: 30 GB/s at 9 KB, 37 at 18 KB; with Q8_0 34 at 17 KB, 32 at 35 KB. */
+INLINE int64_t rows_ahead(int64_t at_hand, size_t row_bytes)
+{
+    return EL_MAX(at_hand, (int64_t)(AHEAD_BYTES / row_bytes));
 }
 
 enum { PAIR_ROWS = 8 };
@@ -405,7 +406,8 @@ INLINE void matmul_chunk(int type, float *y, int64_t ldy, const uint8_t *w, size
         memset(ws->acc, 0, (size_t)(n_groups * group * ROWS) * sizeof(float));
         for (int64_t b = 0; b < k / 32; b += RUN) {
             const int64_t run = EL_MIN(k / 32 - b, (int64_t)RUN);
-            unpack_run(type, ws->strip, p, (size_t)b * block_bytes(type), run, w + (size_t)(row + ROWS) * row_bytes);
+            unpack_run(type, ws->strip, p, (size_t)b * block_bytes(type), run,
+                       w + (size_t)(row + rows_ahead(ROWS, row_bytes)) * row_bytes);
             for (int64_t g = 0; g * group < n; g++, packed += run * group * PACKED_BYTES)
                 multiply(ws->acc + g * group * ROWS, ws->strip, packed, run);
         }
@@ -425,7 +427,8 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
         for (int64_t row = 0; row < n_rows; row += ROWS) {
             row_pointers(p, w, row_bytes, row, n_rows);
             for (int64_t r = row; r < EL_MIN(row + ROWS, n_rows); r += PAIR_ROWS) {
-                const __m256 sums = gemv_8(type, p + (r - row), x, k, w + (size_t)(r + PAIR_ROWS) * row_bytes);
+                const __m256 sums =
+                    gemv_8(type, p + (r - row), x, k, w + (size_t)(r + rows_ahead(PAIR_ROWS, row_bytes)) * row_bytes);
                 store_lanes(y + r, _mm512_castps256_ps512(sums), EL_MIN(n_rows - r, (int64_t)PAIR_ROWS));
             }
         }
