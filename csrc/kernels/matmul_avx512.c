@@ -1,14 +1,15 @@
 /* matmul_avx512.c - weights in blocks of 32 times activations, sixteen weight rows in sixteen lanes.
  *
- * A block of sixteen rows is transposed into eight registers, four consecutive weights of a row in each lane, so that
- * vpdpbusd adds four products per lane with the activations as a broadcast from memory. Its first factor is unsigned:
- * every type's weights are unpacked as q_w + offset, and offset * (sum of q_x) is taken off again, exactly, in int32.
+ * vpdpbusd adds four products per lane. Its first factor is unsigned: every type's weights are unpacked as
+ * q_w + offset, and offset * (sum of q_x) is taken off again, exactly, in int32.
  *
- * One activation row: transposed, multiplied, forgotten.
+ * One activation row: eight weight rows by two neighbouring blocks, multiplied along K as they lie in the file, then
+ * folded into sixteen lanes. (Sixteen rows transposed were slower: more loads, and twice the lines between a prefetch
+ * and its use.)
  * More: the activations are packed once per call in the order they are used; then some blocks of a strip of sixteen
- * weight rows are unpacked into memory (of the first level), and every group of up to sixteen activation rows, whose
- * sums stay in registers, passes over them. The idea of packing both sides and a register tile is Goto's ("Anatomy of
- * high-performance matrix multiplication", 2008).
+ * weight rows are transposed, four consecutive weights of a row in each lane, into memory (of the first level), and
+ * every group of up to sixteen activation rows, whose sums stay in registers, passes over them. The idea of packing
+ * both sides and a register tile is Goto's ("Anatomy of high-performance matrix multiplication", 2008).
  *
  * Zen 5 and the like load two vectors and multiply two in a cycle, so loads are what counts here. */
 #include "rows_in_lanes_avx512.h"
