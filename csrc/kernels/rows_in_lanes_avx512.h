@@ -79,14 +79,14 @@ INLINE __m128i gather_16_of_8(const uint8_t *const p[8], size_t at)
     return _mm_insert_epi16(v, el_load16(p[7] + at), 7);
 }
 
-/* An f16 of each row, as floats. */
-INLINE __m512 gather_f16(const uint8_t *const p[ROWS], size_t at)
+/* Two bytes of each row. */
+INLINE __m256i gather_16(const uint8_t *const p[ROWS], size_t at)
 {
-    const __m256i v =
-        _mm256_inserti128_si256(_mm256_castsi128_si256(gather_16_of_8(p, at)), gather_16_of_8(p + 8, at), 1);
-
-    return _mm512_cvtph_ps(v);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(gather_16_of_8(p, at)), gather_16_of_8(p + 8, at), 1);
 }
+
+/* An f16 of each row, as floats. */
+INLINE __m512 gather_f16(const uint8_t *const p[ROWS], size_t at) { return _mm512_cvtph_ps(gather_16(p, at)); }
 
 INLINE __m128i gather_32_of_4(const uint8_t *const p[4], size_t at)
 {
