@@ -157,8 +157,8 @@ INLINE void prefetch_ahead(int type, const uint8_t *ahead)
         _mm_prefetch((const char *)(ahead + line), _MM_HINT_T0);
 }
 
-/* Part i of 4 of what comes four super-blocks of rows further in the file. All at once they fill the core's miss
- * buffers and stop the loads behind them (Q4_K from memory: 30 GB/s, spread 33; Q5_K 28 and 35). */
+/* Part i of 4 of the lines of four super-blocks, sixteen rows ahead in file order. All at once they fill the core's
+ * miss buffers and stop the loads behind them (Q4_K from memory: 30 GB/s, spread 33; Q5_K 28 and 35). */
 INLINE void prefetch_part(int type, const uint8_t *ahead, size_t i)
 {
     const size_t lines = (4 * block_bytes(type) + 63) / 64;
@@ -416,7 +416,7 @@ INLINE void matmul(int type, one_fn *one, unpack_fn *unpack_rows, tile_fn *const
     TILE(NAME, TYPE, 8)                                                                                                \
     static tile_fn *const tiles_##NAME[4] = {tile_##NAME##_1, tile_##NAME##_2, tile_##NAME##_4, tile_##NAME##_8};
 
-/* As far as tiles go the types are four. */
+/* As far as tiles go, Q5_K is as Q4_K. */
 TILES(min_16, EL_TYPE_Q2_K)
 TILES(min_32, EL_TYPE_Q4_K)
 TILES(fours_16, EL_TYPE_Q3_K)
