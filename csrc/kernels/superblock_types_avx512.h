@@ -20,6 +20,7 @@ INLINE size_t block_bytes(int type)
 }
 
 INLINE bool has_min(int type) { return type == EL_TYPE_Q2_K || type == EL_TYPE_Q4_K || type == EL_TYPE_Q5_K; }
+INLINE bool has_high(int type) { return type == EL_TYPE_Q3_K || type == EL_TYPE_Q5_K || type == EL_TYPE_Q6_K; }
 INLINE int group_size(int type)
 {
     return type == EL_TYPE_Q2_K || type == EL_TYPE_Q3_K || type == EL_TYPE_Q6_K ? 16 : 32;
@@ -63,36 +64,53 @@ INLINE __m512i turn(__m512i v, int low, int high)
     return _mm512_rolv_epi32(v, _mm512_inserti64x4(_mm512_set1_epi32(low & 31), _mm256_set1_epi32(high & 31), 1));
 }
 
+/* The bytes that hold the low bits of register z of the super-block at b. */
+INLINE __m512i low_bytes(int type, int z, const uint8_t *b)
+{
+    switch (type) {
+    case EL_TYPE_Q2_K:
+        return load64(b + EL_Q2_K_QS);
+    case EL_TYPE_Q3_K:
+        return load64(b + EL_Q3_K_QS);
+    case EL_TYPE_Q4_K:
+        return load64(b + EL_Q4_K_QS + z / 2 * 64);
+    case EL_TYPE_Q5_K:
+        return load64(b + EL_Q5_K_QS + z / 2 * 64);
+    case EL_TYPE_Q6_K:
+        return load64(b + z / 2 * 64);
+    default:
+        return load64(b + EL_IQ4_XS_QS + z / 2 * 64);
+    }
+}
+
+/* The low bits out of those bytes; of types without high bits, the weights. */
+INLINE __m512i low_bits(int type, int z, __m512i v)
+{
+    if (is_times_four(type))
+        return and_bits(z < 2 ? v : _mm512_srli_epi16(v, 4), z % 2 ? 12 : 3);
+    v = and_bits(z % 2 ? _mm512_srli_epi16(v, 4) : v, 15);
+    if (type != EL_TYPE_IQ4_XS)
+        return v;
+    return _mm512_shuffle_epi8(
+        _mm512_xor_si512(_mm512_broadcast_i32x4(load16((const uint8_t *)el_iq4_values)), _mm512_set1_epi8((char)128)),
+        v);
+}
+
 /* Register z of the super-block at b. */
 INLINE __m512i weights(int type, int z, const uint8_t *b)
 {
-    __m512i v;
+    const __m512i v = low_bits(type, z, low_bytes(type, z, b));
+    const int odd = z % 2, upper = z / 2;
 
     switch (type) {
-    case EL_TYPE_Q2_K:
     case EL_TYPE_Q3_K:
-        v = load64(b + (type == EL_TYPE_Q2_K ? EL_Q2_K_QS : EL_Q3_K_QS));
-        v = and_bits(z < 2 ? v : _mm512_srli_epi16(v, 4), z % 2 ? 12 : 3);
-        return type == EL_TYPE_Q2_K
-                   ? v
-                   : or_bits(v, turn(twice32(b), 2 - z + z % 2 * 2, z % 2 * 2 - 2 - z), z % 2 ? 16 : 4);
-    case EL_TYPE_Q4_K:
+        return or_bits(v, turn(twice32(b), 2 - z + 2 * odd, 2 * odd - 2 - z), odd ? 16 : 4);
     case EL_TYPE_Q5_K:
-        v = load64(b + (type == EL_TYPE_Q4_K ? EL_Q4_K_QS : EL_Q5_K_QS) + z / 2 * 64);
-        v = and_bits(z % 2 ? _mm512_srli_epi16(v, 4) : v, 15);
-        if (type == EL_TYPE_Q4_K)
-            return v;
-        return or_bits(v, turn(twice32(b + EL_Q5_K_QH), 4 - 4 * (z / 2) - z % 2, 2 - 4 * (z / 2) - z % 2), 16);
+        return or_bits(v, turn(twice32(b + EL_Q5_K_QH), 4 - 4 * upper - odd, 2 - 4 * upper - odd), 16);
     case EL_TYPE_Q6_K:
-        v = load64(b + z / 2 * 64);
-        v = and_bits(z % 2 ? _mm512_srli_epi16(v, 4) : v, 15);
-        return or_bits(v, turn(twice32(b + EL_Q6_K_QH + z / 2 * 32), z % 2 ? 0 : 4, z % 2 ? -2 : 2), 48);
+        return or_bits(v, turn(twice32(b + EL_Q6_K_QH + upper * 32), odd ? 0 : 4, odd ? -2 : 2), 48);
     default:
-        v = load64(b + EL_IQ4_XS_QS + z / 2 * 64);
-        v = and_bits(z % 2 ? _mm512_srli_epi16(v, 4) : v, 15);
-        return _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_broadcast_i32x4(load16((const uint8_t *)el_iq4_values)),
-                                                    _mm512_set1_epi8((char)128)),
-                                   v);
+        return v;
     }
 }
 
