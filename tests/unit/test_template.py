@@ -83,7 +83,7 @@ BOMBS = {
     "slices": "{% set a = 'x' * 10000000 %}" + "".join(f"{{% set a{i} = a[{i}:] %}}" for i in range(500)),
     "list_slices": "{% set a = [0] * 1000000 %}" + "".join(f"{{% set a{i} = a[{i}:] %}}" for i in range(500)),
     "compares": "{% set a = range(90000)|list %}{% set b = range(90000)|list %}"
-    + "{% set c = [a == b, a == b, a == b, a == b] %}" * 250,
+    + "{% set c = [a == b, a == b, a == b, a == b] %}" * 1000,
     "macro_recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "macro_tree": "{% macro m(n) %}{% if n > 0 %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(30) }}",
     "macro_data": "{% macro m() %}" + "x" * 10_000 + "{% endmacro %}{% for i in range(90000) %}{{ m() }}{% endfor %}",
