@@ -13,6 +13,8 @@ typedef struct el_worker_scratch {
     float *tile2;   /* of the gated partner */
     float *queries; /* attention: gathered queries */
     char *kernel;   /* the kernels' own scratch */
+    uint64_t group_tag;
+    int32_t *groups; /* experts: which entries belong to which (cpu_experts.c) */
 } el_worker_scratch;
 
 struct el_cpu_plan {

@@ -9,7 +9,19 @@
 #include "mem.h"
 #include "workers.h"
 
-enum { EL_ROW_OPS = 12, EL_EPILOGUE_OPS = 8, EL_GROUP = 4 };
+enum {
+    EL_ROW_OPS = 12,
+    EL_EPILOGUE_OPS = 8,
+    EL_GROUP = 4,
+    EL_MAX_USED_EXPERTS = 64,
+    EL_ROWS_PER_CHUNK = 4 /* of regions that go by rows */
+};
+
+/* Chunks of a region that goes by rows. */
+static inline int32_t el_row_chunks(int64_t n_rows)
+{
+    return (int32_t)((n_rows + EL_ROWS_PER_CHUNK - 1) / EL_ROWS_PER_CHUNK);
+}
 
 /* ---- row programs: one row of floats through a chain of operations ------------------------ */
 
@@ -48,6 +60,7 @@ typedef enum el_epilogue_kind {
     EL_EPI_NORM,    /* each head /= its rms, f: epsilon, then *= a */
     EL_EPI_ROPE,    /* rotates by the angles of `rope` */
     EL_EPI_SCALE,   /* y *= a[r] */
+    EL_EPI_SOFTCAP, /* y = f * tanh(y / f) */
     EL_EPI_RESIDUAL /* y += a[r] */
 } el_epilogue_kind;
 
@@ -90,6 +103,13 @@ typedef struct el_matmul_job {
     int64_t rows_per_block; /* of activations, in a chunk */
     int32_t n_blocks;
 } el_matmul_job;
+
+/* One row of n activations into that format. */
+void el_act_from_row(const el_cpu_plan *plan, const el_act_format *format, char *to, const float *row, int64_t n);
+/* tile[j * ld + i]: row i of `rows` (which lie in w) times activation row j */
+void el_multiply(const el_cpu_plan *plan, const el_act_format *format, float *tile, int64_t ld,
+                 const struct ggml_tensor *w, const char *rows, int64_t n_rows, const char *act, int64_t n_act,
+                 void *scratch);
 
 void el_matmul_chunk(const void *job, int32_t chunk, int32_t worker);
 bool el_matmul_ahead(const void *job, int32_t chunk, int32_t part);
@@ -135,6 +155,45 @@ typedef struct el_attention_job {
 
 void el_attention_chunk(const void *job, int32_t chunk, int32_t worker);
 void el_combine_chunk(const void *job, int32_t chunk, int32_t worker);
+
+/* ---- mixture of experts ------------------------------------------------------------------- */
+
+/* Everything between the router's logits and the layer's result, for all regions that do a part of it. An entry is one
+ * row's expert of one rank (0: the best), number row * n_used + rank. */
+typedef struct el_experts_job {
+    el_cpu_plan *plan;
+    int64_t n_rows;
+    int32_t n_expert, n_used;
+    const struct ggml_tensor *logits;  /* [n_expert, n_rows] */
+    const struct ggml_tensor *chosen;  /* I32 [n_expert, n_rows], of which the first n_used are written */
+    const struct ggml_tensor *weights; /* F32 [n_used, n_rows] */
+    bool normalise;                    /* weights are divided by their sum, which counts as at least min_sum */
+    float min_sum, factor;
+
+    el_row_program input;
+    el_act_format format;          /* of the input */
+    const struct ggml_tensor *act; /* the input rows in that format */
+    const struct ggml_tensor *gate, *up, *down;
+    bool gelu;
+    const struct ggml_tensor *hidden; /* F32 [n_ff, entries]: act(gate) * up */
+    el_act_format hidden_format;
+    const struct ggml_tensor *hidden_act; /* entries in that format, or NULL: each worker does them itself */
+    const struct ggml_tensor *products;   /* F32 [n_embd, entries] of down; not written when rows are few */
+    const struct ggml_tensor *residual;   /* or NULL */
+    const struct ggml_tensor *out;        /* [n_embd, n_rows] */
+
+    int32_t n_slots;                      /* experts that a step can need at most */
+    int64_t up_per_chunk, down_per_chunk; /* outputs */
+    int32_t up_chunks, down_chunks;       /* of one expert */
+    int64_t entries_per_block;            /* that a chunk gathers at a time */
+} el_experts_job;
+
+void el_choose_chunk(const void *job, int32_t chunk, int32_t worker);         /* which experts; input rows to act */
+void el_experts_up_chunk(const void *job, int32_t chunk, int32_t worker);     /* gate and up: hidden */
+void el_experts_hidden_chunk(const void *job, int32_t chunk, int32_t worker); /* hidden to hidden_act */
+void el_experts_down_chunk(const void *job, int32_t chunk, int32_t worker);   /* many rows: products */
+void el_experts_sum_chunk(const void *job, int32_t chunk, int32_t worker);    /* many rows: products to out */
+void el_experts_out_chunk(const void *job, int32_t chunk, int32_t worker);    /* few rows: both at once */
 
 /* ---- everything else: ggml's own code on one thread --------------------------------------- */
 

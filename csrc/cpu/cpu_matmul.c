@@ -3,16 +3,14 @@
 
 #include "cpu_internal.h"
 
-static void quantize_row(const el_matmul_job *job, char *to, const float *row)
+void el_act_from_row(const el_cpu_plan *plan, const el_act_format *format, char *to, const float *row, int64_t n)
 {
-    const int64_t n = job->input.width;
-
-    if (job->format.own)
-        job->plan->kernels->act_quantize((el_act_kind)job->format.kind, to, row, n);
-    else if (job->format.kind == GGML_TYPE_F32)
+    if (format->own)
+        plan->kernels->act_quantize((el_act_kind)format->kind, to, row, n);
+    else if (format->kind == GGML_TYPE_F32)
         memcpy(to, row, (size_t)n * sizeof *row);
     else
-        job->plan->ggml->type_traits((enum ggml_type)job->format.kind)->from_float(row, to, n);
+        plan->ggml->type_traits((enum ggml_type)format->kind)->from_float(row, to, n);
 }
 
 void el_quantize_chunk(const void *job_, int32_t chunk, int32_t worker)
@@ -24,7 +22,8 @@ void el_quantize_chunk(const void *job_, int32_t chunk, int32_t worker)
 
     for (int64_t r = first; r < end; r++) {
         el_row_program_run(job->plan->kernels, &job->input, r, s->row);
-        quantize_row(job, (char *)job->act->data + (size_t)r * job->format.stride, s->row);
+        el_act_from_row(job->plan, &job->format, (char *)job->act->data + (size_t)r * job->format.stride, s->row,
+                        job->input.width);
     }
 }
 
@@ -39,32 +38,36 @@ static const char *activations(const el_matmul_job *job, int32_t worker)
     if (s->tag != tag) {
         for (int64_t r = 0; r < job->n_rows; r++) {
             el_row_program_run(job->plan->kernels, &job->input, r, s->row);
-            quantize_row(job, s->act + (size_t)r * job->format.stride, s->row);
+            el_act_from_row(job->plan, &job->format, s->act + (size_t)r * job->format.stride, s->row, job->input.width);
         }
         s->tag = tag;
     }
     return s->act;
 }
 
+void el_multiply(const el_cpu_plan *plan, const el_act_format *format, float *tile, int64_t ld,
+                 const struct ggml_tensor *w, const char *rows, int64_t n_rows, const char *act, int64_t n_act,
+                 void *scratch)
+{
+    const int64_t k = w->ne[0];
+
+    if (format->own) {
+        plan->kernels->matmul[w->type](tile, ld, rows, w->nb[1], n_rows, act, format->stride, n_act, k, scratch);
+        return;
+    }
+    for (int64_t o = 0; o < n_rows; o++) {
+        const ggml_vec_dot_t dot = plan->ggml->type_traits(w->type)->vec_dot;
+        for (int64_t r = 0; r < n_act; r++)
+            dot((int)k, &tile[r * ld + o], 0, rows + (size_t)o * w->nb[1], 0, act + (size_t)r * format->stride, 0, 1);
+    }
+}
+
 /* tile[(r - r0) * ld + o - o0] for activation rows r0 .. r1 - 1 and outputs o0 .. o1 - 1 */
 static void multiply(const el_matmul_job *job, const struct ggml_tensor *w, const char *act, float *tile, int64_t ld,
                      int64_t o0, int64_t o1, int64_t r0, int64_t r1, void *scratch)
 {
-    const int64_t k = w->ne[0];
-    const char *rows = (const char *)w->data + (size_t)o0 * w->nb[1];
-
-    act += (size_t)r0 * job->format.stride;
-    if (job->format.own) {
-        job->plan->kernels->matmul[w->type](tile, ld, rows, w->nb[1], o1 - o0, act, job->format.stride, r1 - r0, k,
-                                            scratch);
-        return;
-    }
-    for (int64_t o = 0; o < o1 - o0; o++) {
-        const ggml_vec_dot_t dot = job->plan->ggml->type_traits(w->type)->vec_dot;
-        for (int64_t r = 0; r < r1 - r0; r++)
-            dot((int)k, &tile[r * ld + o], 0, rows + (size_t)o * w->nb[1], 0, act + (size_t)r * job->format.stride, 0,
-                1);
-    }
+    el_multiply(job->plan, &job->format, tile, ld, w, (const char *)w->data + (size_t)o0 * w->nb[1], o1 - o0,
+                act + (size_t)r0 * job->format.stride, r1 - r0, scratch);
 }
 
 /* y: outputs o0 .. o0 + n - 1 of row r, whole heads if an epilogue needs them */
@@ -94,6 +97,9 @@ static void finish_row(const el_kernels *k, const el_product *p, float *y, int64
         }
         case EL_EPI_SCALE:
             k->scale(y, y, a[r], n);
+            break;
+        case EL_EPI_SOFTCAP:
+            k->softcap(y, y, e->f, n);
             break;
         }
     }

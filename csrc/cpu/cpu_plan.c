@@ -10,6 +10,7 @@
 
 #include "cpu_planner.h"
 #include "ggml-impl.h"
+#include "log.h"
 
 /* ---- fallback ----------------------------------------------------------------------------- */
 
@@ -60,6 +61,22 @@ bool el_cpu_own_backend(void)
     return answer == 2;
 }
 
+/* For whoever listens at debug level: how many regions, and what is left to ggml. */
+static void log_plan(const el_planner *p)
+{
+    char left[256] = "nothing";
+    size_t used = 0;
+
+    if (el_log_level() < EL_LOG_DEBUG)
+        return;
+    for (int32_t r = 0; r < p->plan->n_regions && used < sizeof left; r++)
+        if (p->plan->regions[r].run == el_fallback_chunk)
+            used += (size_t)snprintf(left + used, sizeof left - used, "%s%s", used ? " " : "",
+                                     ggml_op_desc(((const el_fallback_job *)p->plan->regions[r].job)->nodes->nodes[0]));
+    el_log(EL_LOG_DEBUG, "plan: %d regions, %d rows at most, left to ggml: %s", p->plan->n_regions, (int)p->max_rows,
+           left);
+}
+
 edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads)
 {
     el_planner p = {.graph = graph, .plan = el_alloc(1, sizeof *p.plan)};
@@ -81,9 +98,10 @@ edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, con
         struct ggml_tensor *t = graph->nodes[i];
         if (el_is_alias(t) || el_info_of(&p, t)->state != EL_NODE_NEW)
             continue;
-        if (el_is_product(&p, t))
-            el_plan_products(&p, i);
-        else if (el_is_attention(&p, t))
+        if (el_is_product(&p, t)) {
+            if (!el_plan_experts(&p, i))
+                el_plan_products(&p, i);
+        } else if (el_is_attention(&p, t))
             el_plan_attention(&p, t);
         else if (el_can_pend(t))
             el_info_of(&p, t)->state = EL_NODE_PENDING;
@@ -99,6 +117,8 @@ edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, con
         el_make_scratch(&p);
     if (p.status == EDGELLM_OK)
         p.status = el_run_init(&p.plan->run, p.plan->regions, p.plan->n_regions, n_threads);
+    if (p.status == EDGELLM_OK)
+        log_plan(&p);
     el_free(p.info);
     el_free(p.keys);
     el_free(p.values);
@@ -150,6 +170,29 @@ edgellm_status el_cpu_plan_run(el_cpu_plan *plan, int32_t budget_ms, const _Atom
     return el_workers_run(&plan->run, plan->n_threads, budget_ms, cancel);
 }
 
+static const char *name_of(el_chunk_fn *run)
+{
+    static const struct {
+        el_chunk_fn *run;
+        const char *name;
+    } names[] = {{el_rope_chunk, "angles"},
+                 {el_rows_chunk, "rows"},
+                 {el_quantize_chunk, "quantize"},
+                 {el_attention_chunk, "attention"},
+                 {el_combine_chunk, "combine"},
+                 {el_choose_chunk, "choose"},
+                 {el_experts_up_chunk, "experts up"},
+                 {el_experts_hidden_chunk, "experts hidden"},
+                 {el_experts_down_chunk, "experts down"},
+                 {el_experts_sum_chunk, "experts sum"},
+                 {el_experts_out_chunk, "experts out"}};
+
+    for (size_t i = 0; i < EL_COUNT(names); i++)
+        if (names[i].run == run)
+            return names[i].name;
+    return "?";
+}
+
 size_t el_cpu_plan_describe(const el_cpu_plan *plan, char *buf, size_t cap)
 {
     size_t used = 0;
@@ -166,11 +209,7 @@ size_t el_cpu_plan_describe(const el_cpu_plan *plan, char *buf, size_t cap)
         } else if (region->run == el_fallback_chunk) {
             SAY("ggml %s", ggml_op_desc(((const el_fallback_job *)region->job)->nodes->nodes[0]));
         } else {
-            SAY("%s", region->run == el_rope_chunk        ? "angles"
-                      : region->run == el_rows_chunk      ? "rows"
-                      : region->run == el_quantize_chunk  ? "quantize"
-                      : region->run == el_attention_chunk ? "attention"
-                                                          : "combine");
+            SAY("%s", name_of(region->run));
         }
         SAY(" chunks=%d\n", region->n_chunks);
     }

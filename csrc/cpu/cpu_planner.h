@@ -34,7 +34,7 @@ typedef struct el_planner {
     struct ggml_tensor **keys;
     int32_t *values;
     size_t n_slots;
-    size_t act_bytes, row_floats, tile_floats, query_floats, kernel_bytes; /* of each worker's scratch */
+    size_t act_bytes, row_floats, tile_floats, query_floats, kernel_bytes, group_ints; /* of each worker's scratch */
     int64_t max_rows;
     edgellm_status status;
 } el_planner;
@@ -63,10 +63,19 @@ bool el_can_pend(const struct ggml_tensor *t);
 void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tensor *t);
 void el_store_rows(el_planner *p, const struct ggml_tensor *t);
 
-/* ---- plan_products.c, plan_attention.c ---------------------------------------------------- */
+/* ---- plan_products.c, plan_experts.c, plan_attention.c ------------------------------------ */
+
+el_act_format el_format_for(const el_planner *p, const struct ggml_tensor *w);
+bool el_is_weight(const el_planner *p, const struct ggml_tensor *w); /* one that products can be made with */
+/* The header of n_rows quantized rows, which have no place yet. */
+const struct ggml_tensor *el_act_rows(el_planner *p, const el_act_format *format, int64_t n_rows);
 
 bool el_is_product(const el_planner *p, const struct ggml_tensor *t);
 void el_plan_products(el_planner *p, int32_t first);
+/* Regions for the experts whose router is that product, the product included; false: it is not a router, or what
+ * follows is not what csrc/models builds. */
+bool el_plan_experts(el_planner *p, int32_t router);
+bool el_is_experts_region(const el_region *region);
 bool el_is_attention(const el_planner *p, const struct ggml_tensor *t);
 void el_plan_attention(el_planner *p, struct ggml_tensor *t);
 

@@ -24,6 +24,30 @@ static void touch_program(el_planner *p, const el_row_program *program, int32_t 
     }
 }
 
+static void touch_experts(el_planner *p, const el_region *r, int32_t region)
+{
+    const el_experts_job *job = r->job;
+    const bool last = r->run == el_experts_sum_chunk || r->run == el_experts_out_chunk;
+
+    if (r->run == el_choose_chunk) {
+        touch_program(p, &job->input, region);
+        touch(p, job->logits, region);
+    }
+    if (r->run != el_experts_hidden_chunk && r->run != el_experts_sum_chunk)
+        touch(p, job->chosen, region);
+    if (r->run == el_choose_chunk || last)
+        touch(p, job->weights, region);
+    if (r->run == el_experts_up_chunk || r->run == el_experts_hidden_chunk ||
+        (r->run == el_experts_out_chunk && !job->hidden_act))
+        touch(p, job->hidden, region);
+    if (r->run == el_experts_down_chunk || r->run == el_experts_sum_chunk)
+        touch(p, job->products, region);
+    if (last) {
+        touch(p, job->residual, region);
+        touch(p, job->out, region);
+    }
+}
+
 static void touch_region(el_planner *p, int32_t region)
 {
     const el_region *r = &p->plan->regions[region];
@@ -48,6 +72,8 @@ static void touch_region(el_planner *p, int32_t region)
         touch(p, job->out, region);
         touch(p, job->ranges, region);
         touch(p, job->tables, region);
+    } else if (el_is_experts_region(r)) {
+        touch_experts(p, r, region);
     } else if (r->run == el_rope_chunk) {
         touch(p, ((const el_rope_job *)r->job)->positions, region);
     } else {
@@ -56,6 +82,17 @@ static void touch_region(el_planner *p, int32_t region)
         for (int k = 0; k < GGML_MAX_SRC; k++)
             touch(p, t->src[k], region);
     }
+}
+
+/* The quantized rows that a region makes for the one after it, or NULL. */
+static struct ggml_tensor *act_made_by(const el_region *r)
+{
+    const struct ggml_tensor *act = r->run == el_quantize_chunk         ? ((const el_matmul_job *)r->job)->act
+                                    : r->run == el_choose_chunk         ? ((const el_experts_job *)r->job)->act
+                                    : r->run == el_experts_hidden_chunk ? ((const el_experts_job *)r->job)->hidden_act
+                                                                        : NULL;
+
+    return (struct ggml_tensor *)(uintptr_t)act;
 }
 
 typedef struct hole {
@@ -130,17 +167,15 @@ void el_place_all(el_planner *p)
             if (p->info[i].first_region == r && !offsets[i] && p->info[i].state == EL_NODE_DONE &&
                 !g->nodes[i]->view_src && !g->nodes[i]->data)
                 offsets[i] = place(p, &a, el_aligned(ggml_nbytes(g->nodes[i])), r) + 1;
-        if (region->run == el_quantize_chunk) {
-            const struct ggml_tensor *act = ((const el_matmul_job *)region->job)->act;
-            act_offsets[r] = place(p, &a, el_aligned(act->nb[2]), r) + 1;
-        }
+        if (act_made_by(region))
+            act_offsets[r] = place(p, &a, el_aligned(act_made_by(region)->nb[2]), r) + 1;
         if (p->max_rows <= EL_SHARED_ROWS)
             continue;
         for (int32_t i = 0; i < g->n_nodes; i++)
             if (p->info[i].last_region == r && offsets[i] && !(g->nodes[i]->flags & GGML_TENSOR_FLAG_OUTPUT))
                 release(&a, offsets[i] - 1, el_aligned(ggml_nbytes(g->nodes[i])), r);
         if (r > 0 && act_offsets[r - 1])
-            release(&a, act_offsets[r - 1] - 1, el_aligned(((const el_matmul_job *)region->job)->act->nb[2]), r);
+            release(&a, act_offsets[r - 1] - 1, el_aligned(act_made_by(region - 1)->nb[2]), r);
     }
     p->plan->arena_bytes = a.used;
     p->plan->arena = el_alloc(1, a.used + EL_PLAN_ALIGN);
@@ -155,8 +190,7 @@ void el_place_all(el_planner *p)
                 (i < g->n_nodes ? g->nodes[i] : g->leafs[i - g->n_nodes])->data = base + offsets[i] - 1;
         for (int32_t r = 0; r < p->plan->n_regions; r++)
             if (act_offsets[r])
-                ((struct ggml_tensor *)(uintptr_t)((const el_matmul_job *)p->plan->regions[r].job)->act)->data =
-                    base + act_offsets[r] - 1;
+                act_made_by(&p->plan->regions[r])->data = base + act_offsets[r] - 1;
         for (int32_t i = 0; i < g->n_nodes; i++)
             if (g->nodes[i]->view_src && g->nodes[i]->view_src->data)
                 g->nodes[i]->data = (char *)g->nodes[i]->view_src->data + g->nodes[i]->view_offs;
@@ -173,7 +207,8 @@ void el_make_scratch(el_planner *p)
     const size_t act = el_aligned(p->act_bytes), row = el_aligned(p->row_floats * 4),
                  tile = el_aligned(p->tile_floats * 4);
     const size_t queries = el_aligned(p->query_floats * 4), kernel = el_aligned(p->kernel_bytes);
-    const size_t each = act + row + 2 * tile + queries + kernel + EL_PLAN_ALIGN;
+    const size_t groups = el_aligned(p->group_ints * sizeof(int32_t));
+    const size_t each = act + row + 2 * tile + queries + kernel + groups + EL_PLAN_ALIGN;
     char *at;
 
     plan->scratch = el_alloc((size_t)plan->n_threads, sizeof *plan->scratch);
@@ -190,5 +225,6 @@ void el_make_scratch(el_planner *p)
                                                .tile = (float *)(void *)(at + act + row),
                                                .tile2 = (float *)(void *)(at + act + row + tile),
                                                .queries = (float *)(void *)(at + act + row + 2 * tile),
-                                               .kernel = at + act + row + 2 * tile + queries};
+                                               .kernel = at + act + row + 2 * tile + queries,
+                                               .groups = (int32_t *)(void *)(at + each - EL_PLAN_ALIGN - groups)};
 }

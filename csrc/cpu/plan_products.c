@@ -20,7 +20,7 @@ static bool has_kernel(const el_planner *p, enum ggml_type type)
     return (int)type < EL_KERNELS_N_TYPES && k->matmul[type] && (k == ref || k->matmul[type] != ref->matmul[type]);
 }
 
-static el_act_format format_for(const el_planner *p, const struct ggml_tensor *w)
+el_act_format el_format_for(const el_planner *p, const struct ggml_tensor *w)
 {
     const int kind = has_kernel(p, w->type) ? el_kernels_act_kind(w->type) : -1;
     el_act_format f = {.own = kind >= 0, .kind = kind};
@@ -34,16 +34,29 @@ static el_act_format format_for(const el_planner *p, const struct ggml_tensor *w
     return f;
 }
 
+bool el_is_weight(const el_planner *p, const struct ggml_tensor *w)
+{
+    const struct ggml_type_traits_cpu *traits = p->plan->ggml->type_traits(w->type);
+
+    return w->op == GGML_OP_NONE && w->data && w->ne[3] == 1 && traits->vec_dot &&
+           (traits->vec_dot_type == GGML_TYPE_F32 || p->plan->ggml->type_traits(traits->vec_dot_type)->from_float);
+}
+
 bool el_is_product(const el_planner *p, const struct ggml_tensor *t)
 {
-    const struct ggml_type_traits_cpu *traits;
+    return t->op == GGML_OP_MUL_MAT && el_is_weight(p, t->src[0]) && t->src[0]->ne[2] == 1 && el_is_rows(t->src[1]) &&
+           el_is_rows(t);
+}
 
-    if (t->op != GGML_OP_MUL_MAT || t->src[0]->op != GGML_OP_NONE || !t->src[0]->data || t->src[0]->ne[2] != 1 ||
-        t->src[0]->ne[3] != 1 || !el_is_rows(t->src[1]) || !el_is_rows(t))
-        return false;
-    traits = p->plan->ggml->type_traits(t->src[0]->type);
-    return traits->vec_dot &&
-           (traits->vec_dot_type == GGML_TYPE_F32 || p->plan->ggml->type_traits(traits->vec_dot_type)->from_float);
+const struct ggml_tensor *el_act_rows(el_planner *p, const el_act_format *format, int64_t n_rows)
+{
+    struct ggml_tensor *act = el_own(p, sizeof *act);
+
+    if (act)
+        *act = (struct ggml_tensor){.type = GGML_TYPE_I8,
+                                    .ne = {(int64_t)format->stride, n_rows, 1, 1},
+                                    .nb = {1, format->stride, format->stride * (size_t)n_rows, 0}};
+    return act;
 }
 
 static int64_t lcm(int64_t a, int64_t b)
@@ -99,6 +112,24 @@ static const el_rope_job *rope_for(el_planner *p, const struct ggml_tensor *node
     return job;
 }
 
+/* scale by 1 / c, tanh, scale by c, starting at that node: one epilogue. Returns the last of the three, or NULL. */
+static const struct ggml_tensor *softcapped(el_planner *p, const struct ggml_tensor *first, el_epilogue *e)
+{
+    const struct ggml_tensor *tanh_node, *last;
+
+    if (first->op != GGML_OP_SCALE || el_param(first, 1) != 0)
+        return NULL;
+    tanh_node = el_only_user(p, first);
+    if (!tanh_node || tanh_node->op != GGML_OP_UNARY || ggml_get_unary_op(tanh_node) != GGML_UNARY_OP_TANH)
+        return NULL;
+    last = el_only_user(p, tanh_node);
+    if (!last || last->op != GGML_OP_SCALE || el_param(last, 1) != 0 || 1.0f / el_param(last, 0) != el_param(first, 0))
+        return NULL;
+    *e = (el_epilogue){.kind = EL_EPI_SOFTCAP, .f = el_param(last, 0)};
+    el_info_of(p, first)->state = el_info_of(p, tanh_node)->state = EL_NODE_FUSED;
+    return last;
+}
+
 /* Takes in what follows the product, as far as it can. Returns the last tensor taken in; *gate is the gating node that
  * comes next, if one does. */
 static const struct ggml_tensor *follow(el_planner *p, el_product *product, const struct ggml_tensor *mm,
@@ -138,6 +169,8 @@ static const struct ggml_tensor *follow(el_planner *p, el_product *product, cons
         } else if (next->op == GGML_OP_MUL && next->src[1]->op == GGML_OP_NONE && next->src[1]->ne[0] == 1 &&
                    next->src[1]->ne[1] == 1 && next->src[1]->ne[2] == mm->ne[1] && next->ne[2] == mm->ne[1]) {
             e.kind = EL_EPI_SCALE;
+        } else if ((after = softcapped(p, next, &e)) != NULL) {
+            next = after;
         } else if (next->op == GGML_OP_SET_ROWS && el_base_of(next->src[0]) == cur &&
                    next->src[1]->type == GGML_TYPE_I64 && next->src[0]->ne[0] == n &&
                    next->src[0]->ne[1] == mm->ne[1]) {
@@ -223,19 +256,18 @@ void el_plan_products(el_planner *p, int32_t first)
     const struct ggml_tensor *x = p->graph->nodes[first]->src[1];
     const struct ggml_tensor *last[EL_GROUP], *gates[EL_GROUP] = {NULL};
     el_matmul_job *job = el_own(p, sizeof *job);
-    struct ggml_tensor *act;
 
     if (!job)
         return;
     *job = (el_matmul_job){.plan = p->plan, .n_rows = x->ne[1], .input = {.width = x->ne[0], .n_rows = x->ne[1]}};
-    job->format = format_for(p, p->graph->nodes[first]->src[0]);
+    job->format = el_format_for(p, p->graph->nodes[first]->src[0]);
     el_make_rows(p, &job->input, x);
     for (int32_t i = first; i < p->graph->n_nodes && i < first + LOOK_AHEAD && job->n_products < EL_GROUP; i++) {
         struct ggml_tensor *mm = p->graph->nodes[i];
         el_act_format format;
         if (!el_is_product(p, mm) || el_base_of(mm->src[1]) != el_base_of(x) || el_info_of(p, mm)->state != EL_NODE_NEW)
             continue;
-        format = format_for(p, mm->src[0]);
+        format = el_format_for(p, mm->src[0]);
         if (format.own != job->format.own || format.kind != job->format.kind)
             continue;
         p->kernel_bytes = EL_MAX(p->kernel_bytes, format.own ? el_matmul_scratch(mm->src[0]->type, x->ne[0]) : 0);
@@ -251,12 +283,7 @@ void el_plan_products(el_planner *p, int32_t first)
     if (p->status != EDGELLM_OK)
         return;
     if (job->n_rows > EL_SMALL_ROWS) {
-        act = el_own(p, sizeof *act);
-        if (act)
-            *act = (struct ggml_tensor){.type = GGML_TYPE_I8,
-                                        .ne = {(int64_t)job->format.stride, job->n_rows, 1, 1},
-                                        .nb = {1, job->format.stride, job->format.stride * (size_t)job->n_rows, 0}};
-        job->act = act;
+        job->act = el_act_rows(p, &job->format, job->n_rows);
     } else {
         p->act_bytes = EL_MAX(p->act_bytes, job->format.stride * (size_t)job->n_rows);
     }
