@@ -55,7 +55,7 @@ bool el_cpu_own_backend(void)
 
     if (answer == 0) {
         const char *name = getenv("EDGELLM_CPU_BACKEND");
-        answer = name && strcmp(name, "edgellm") == 0 ? 2 : 1;
+        answer = name && strcmp(name, "ggml") == 0 ? 1 : 2;
         atomic_store(&known, answer);
     }
     return answer == 2;

@@ -21,8 +21,8 @@ enum {
     EL_ATTN_TABLES = 6 /* I32 [max_blocks, n_seqs]: the pool's blocks of each sequence in position order */
 };
 
-/* Whether plans are made by this backend; else ggml's own runs them (stock.h). Asked once: EDGELLM_CPU_BACKEND is
- * "ggml" (the default, for now) or "edgellm". */
+/* Whether plans are made by this backend, which is the default; EDGELLM_CPU_BACKEND=ggml has ggml's own run them
+ * (stock.h), for comparison. Asked once. */
 bool el_cpu_own_backend(void);
 
 /* The graph's tensors without data (inputs among them) get it from the plan, which must outlive their use. An input

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.blocks import LAYOUTS, random_blocks
 from tests.support.gguf_writer import TYPE_I32, Arr, Tensor, quantize_q8_0, write_gguf
 
 ARCHITECTURES = ("llama", "llama-moe", "mistral3", "gemma3")
@@ -186,7 +187,8 @@ def tiny_model(
         tied: The output matrix is the embedding.
         bias: Every linear layer that may have a bias has one.
         rope_factors: Add divisors of the rotary angles, some negative.
-        dtype: Type of the matrices: "f32", "f16" or "q8_0". Vectors and the expert router stay f32.
+        dtype: Type of the matrices: "f32", "f16", "bf16", "q8_0", or "random q4_k" and the like for random blocks of a
+            type in tests.support.blocks. Vectors and the expert router stay f32; so do rows that are not whole blocks.
         **overrides: Arguments of tiny_metadata (sizes, ``tokenizer="test"``, ``metadata={...}``).
 
     Returns:
@@ -195,9 +197,23 @@ def tiny_model(
     metadata = tiny_metadata(arch, **overrides)
     stored: dict[str, np.ndarray | Tensor] = {}
     for name, array in tiny_tensors(metadata, seed=seed, tied=tied, bias=bias, rope_factors=rope_factors):
-        plain = dtype == "f32" or array.ndim == 1 or "gate_inp" in name
-        stored[name] = array if plain else quantize_q8_0(array) if dtype == "q8_0" else array.astype(np.float16)
+        plain = array.ndim == 1 or "gate_inp" in name
+        stored[name] = array if plain else _matrix(array, dtype)
     return write_gguf(path, metadata, stored)
+
+
+def _matrix(array: np.ndarray, dtype: str) -> np.ndarray | Tensor:
+    if dtype == "f16":
+        return array.astype(np.float16)
+    if dtype == "bf16":
+        return Tensor(array.shape, 30, (array.view(np.uint32) >> 16).astype("<u2").tobytes())
+    if dtype == "q8_0":
+        return quantize_q8_0(array)
+    if dtype.startswith("random "):
+        kind = dtype.removeprefix("random ")
+        if array.shape[-1] % LAYOUTS[kind].elements == 0:
+            return random_blocks(kind, array.shape, np.random.default_rng(array.size))
+    return array
 
 
 def tiny_tokens(n: int, n_vocab: int = 128, seed: int = 11) -> list[int]:
