@@ -1,33 +1,91 @@
-"""The preview CPU backend: same bits for any chunk and thread count, in every run."""
+"""Our CPU backend: how many regions a layer takes, nothing left to ggml, and ggml's backend agrees."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+
+import numpy as np
+import pytest
+
+from edgellm import LLM
+from tests.parity.test_parity import FIXTURES, VARIANTS
+from tests.support.blocks import LAYOUTS
+from tests.support.reference import nmse
+from tests.support.tiny import tiny_tokens
+
+pytestmark = pytest.mark.skipif(os.environ.get("EDGELLM_CPU_BACKEND") == "ggml", reason="about our own backend")
+
+Tiny = Callable[..., Path]
+PLAN = re.compile(r"plan: (\d+) regions, (\d+) rows at most, left to ggml: (.*)")
+
+
+def plans(path: Path, caplog: pytest.LogCaptureFixture, *, rows: int, n_threads: int = 2) -> list[tuple[int, str]]:
+    """Regions of each plan that reading *rows* tokens at a time makes, and what it leaves to ggml."""
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, "edgellm"), LLM(path, n_ctx=256, threads=n_threads, kv_type="f32") as llm:
+        llm.logits([5] * rows * 2, chunk=rows)
+        llm.generate([5] * rows, max_tokens=1, temperature=0)
+    with caplog.at_level(logging.DEBUG, "edgellm"), LLM(path, n_ctx=64) as llm:
+        llm.tokenizer  # noqa: B018 - opening a model hands out the messages of the one before
+    found = [match for match in map(PLAN.fullmatch, caplog.messages) if match]
+    assert found, caplog.messages
+    return [(int(match[1]), match[3]) for match in found]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_is_left_to_ggml(variant: str, tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    arch, options = VARIANTS[variant]
+    for rows in (1, 3, 40):
+        assert {left for _, left in plans(tiny(arch, **options), caplog, rows=rows)} == {"nothing"}
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_nothing_is_left_of_recorded_models(name: str, shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for rows in (1, 40):
+        path = shared / "data" / "archs" / f"{name}.gguf"
+        assert {left for _, left in plans(path, caplog, rows=rows)} == {"nothing"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "few", "many"),
+    [("llama", 5, 9), ("mistral3", 5, 9), ("gemma3", 5, 9), ("llama-moe", 7, 12)],
+)
+def test_regions_per_layer(arch: str, few: int, many: int, tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    """docs/ARCHITECTURE.md names these numbers."""
+    for rows, expected in ((1, few), (40, many)):
+        counts = [max(n for n, _ in plans(tiny(arch, n_layer=n), caplog, rows=rows)) for n in (2, 3)]
+        assert counts[1] - counts[0] == expected, (rows, counts)
+
 
 SCRIPT = """
 import sys
+import numpy as np
 from edgellm import LLM
-tokens = [i * 37 % 250 for i in range(90)]
-seen = set()
-for threads in (1, 2, 3):
-    with LLM(sys.argv[1], n_ctx=256, threads=threads) as llm:
-        for chunk in (90, 36, 36, 36, 12, 5, 1):
-            seen.add(llm.logits(tokens, chunk=chunk).tobytes())
-print(len(seen))
+tokens = [int(i) for i in sys.argv[2].split(",")]
+found = {}
+for path in sys.argv[3:]:
+    with LLM(path, n_ctx=128, threads=1, kv_type="f32") as llm:
+        found[path] = llm.logits(tokens)
+np.savez(sys.argv[1], **found)
 """
 
 
-class Tiny(Protocol):
-    def __call__(self, arch: str) -> Path: ...
-
-
-def test_same_bits(tiny: Tiny) -> None:
-    environment = os.environ | {"EDGELLM_CPU_BACKEND": "edgellm"}
-    for arch in ("llama", "gemma3"):
-        command = [sys.executable, "-c", SCRIPT, str(tiny(arch))]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        assert done.stdout.strip() == "1", done.stdout + done.stderr
+def test_every_type_as_ggml_has_it(tiny: Tiny, tmp_path: Path) -> None:
+    """Every type of weights, in dense layers and in experts: both backends' logits, but for rounding."""
+    sizes = {"n_embd": 256, "n_ff": 256, "head_size": 64, "n_head": 4}
+    everyone = {"n_expert": 3, "n_expert_used": 3}  # rounding cannot choose another
+    paths = [tiny("llama", dtype=f"random {kind}", **sizes) for kind in LAYOUTS]
+    paths += [tiny("llama-moe", dtype=f"random {kind}", **sizes, **everyone) for kind in LAYOUTS]
+    tokens = tiny_tokens(40)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "ggml.npz"), ",".join(map(str, tokens)), *map(str, paths)]
+    subprocess.run(command, env=os.environ | {"EDGELLM_CPU_BACKEND": "ggml"}, check=True, timeout=120)
+    theirs = np.load(tmp_path / "ggml.npz")
+    for path in paths:
+        with LLM(path, n_ctx=128, threads=1, kv_type="f32") as llm:
+            assert nmse(llm.logits(tokens), theirs[str(path)]) < 1e-3, path.name
