@@ -2,9 +2,9 @@
 Greedy answers of real models against llama.cpp's, recorded by tests/data/greedy/record.py.
 
 Both engines round activations to 8 bits, but not alike, so where two candidates are close either may win, and the
-answers go apart. What is close follows from measurements, not from wishes. Exact arithmetic
-(tests/data/greedy/exact.py: the same file dequantized to float32) says how far apart its best two candidates are after each token; the rms distance
-of an engine's figure from that is how far this engine strays (0.15 on SmolLM2, 0.2 on Gemma 3, both engines alike). At
+answers go apart. What is close follows from measurements, not from wishes. Exact arithmetic (the same file dequantized
+to float32: tests/data/greedy/exact.py) says how far apart its best two candidates are after each token; the rms
+distance of an engine's figure from that is how far the engine strays (0.15 on SmolLM2, 0.2 on Gemma 3, both alike). At
 the first difference between two answers, exact arithmetic and our logits must both have the two candidates within
 SIGMAS times the strays of both engines together, and ours may stray hardly further than llama.cpp's.
 """
