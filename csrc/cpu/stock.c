@@ -3,8 +3,8 @@
 
 #include <pthread.h>
 #include <string.h>
-#include <time.h>
 
+#include "clock.h"
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h" /* ggml_graph_view: a slice of a graph */
@@ -130,17 +130,9 @@ static edgellm_status compute(el_stock *s, int32_t first, int32_t end, const _At
     return result == GGML_STATUS_SUCCESS ? EDGELLM_OK : el_fail(EDGELLM_ENOMEM, "out of memory while computing a step");
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
 edgellm_status el_stock_run(el_stock *s, int32_t budget_ms, const _Atomic bool *cancel)
 {
-    const double deadline = now_ms() + budget_ms;
+    const double deadline = el_now_ms() + budget_ms;
     edgellm_status status = EDGELLM_OK;
 
     pthread_mutex_lock(&pool.turn);
@@ -148,7 +140,7 @@ edgellm_status el_stock_run(el_stock *s, int32_t budget_ms, const _Atomic bool *
     while (s->next < s->n_slices) {
         EL_TRY(compute(s, s->next ? s->ends[s->next - 1] : 0, s->ends[s->next], cancel));
         s->next++;
-        if (budget_ms > 0 && s->next < s->n_slices && now_ms() >= deadline) {
+        if (budget_ms > 0 && s->next < s->n_slices && el_now_ms() >= deadline) {
             status = EDGELLM_AGAIN;
             break;
         }
