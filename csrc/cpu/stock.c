@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "ggml-alloc.h"
@@ -29,6 +30,7 @@ static struct {
     pthread_mutex_t turn;
     struct ggml_threadpool *threads;
     int32_t n_threads;
+    _Atomic int32_t process; /* that has the threads; 0: none */
 } pool = {.turn = PTHREAD_MUTEX_INITIALIZER};
 
 static double work_of(const struct ggml_tensor *t)
@@ -98,6 +100,7 @@ static edgellm_status threads_for(el_stock *s)
     s->ggml->threadpool_params_init(&params, s->n_threads);
     params.poll = 0; /* between steps the threads sleep: an idle engine costs nothing */
     pool.threads = s->ggml->threadpool_new(&params);
+    atomic_store(&pool.process, (int32_t)getpid());
     pool.n_threads = s->n_threads;
     return pool.threads ? EDGELLM_OK : el_fail(EDGELLM_ENOMEM, "could not start %d threads", s->n_threads);
 }
@@ -133,8 +136,12 @@ static edgellm_status compute(el_stock *s, int32_t first, int32_t end, const _At
 edgellm_status el_stock_run(el_stock *s, int32_t budget_ms, const _Atomic bool *cancel)
 {
     const double deadline = el_now_ms() + budget_ms;
+    const int32_t process = atomic_load(&pool.process);
     edgellm_status status = EDGELLM_OK;
 
+    if (process != 0 && process != (int32_t)getpid())
+        return el_fail(EDGELLM_EUNSUPPORTED, "ggml was already running when this process forked; use edgellm in the "
+                                             "parent, or start the child as a new program");
     pthread_mutex_lock(&pool.turn);
     EL_TRY(threads_for(s));
     while (s->next < s->n_slices) {

@@ -24,6 +24,11 @@
 
 #define OUTSIDE UINT64_MAX
 
+/* Where a worker that loses its core is most in the way: tests/c/test_workers.c makes it sleep there now and then. */
+#ifndef EL_WORKERS_STUMBLE
+#define EL_WORKERS_STUMBLE() ((void)0)
+#endif
+
 enum {
     SPIN_IDLE = 2000,  /* looks at the clockless counter before sleeping: about 40 us */
     SPIN_CHUNK = 400,  /* before redoing somebody's chunk: about 8 us, as long as a chunk should take */
@@ -118,6 +123,7 @@ static void do_chunk(const el_run *run, const el_region *r, const el_region_stat
                      int32_t self)
 {
     r->run(r->job, share_begin(run, r, share) + at, self);
+    EL_WORKERS_STUMBLE();
     if (atomic_exchange_explicit(&flags_of(run, r, s, share)[at], 1, memory_order_acq_rel) == 0)
         atomic_fetch_add_explicit(&s->shares[share].n_done, 1, memory_order_acq_rel);
 }
@@ -190,7 +196,9 @@ static void work(el_run *run, int32_t first, uint64_t base, uint64_t end, int32_
 
         if (ticket < base || ticket >= end || atomic_load_explicit(&run->stop, memory_order_relaxed))
             break;
+        EL_WORKERS_STUMBLE();
         atomic_store(&workers[self].inside, ticket);
+        EL_WORKERS_STUMBLE();
         if (atomic_load(&pool.current) != ticket)
             continue;
         at = (int32_t)(ticket - base) + first;
@@ -222,6 +230,7 @@ static uint64_t wait_for_call(worker *me, uint64_t seen, bool spin)
         return call;
     pthread_mutex_lock(&me->lock);
     atomic_store(&me->asleep, true);
+    EL_WORKERS_STUMBLE();
     while (!is_open(call = atomic_load(&pool.call), seen))
         pthread_cond_wait(&me->wake, &me->lock);
     atomic_store(&me->asleep, false);
@@ -251,12 +260,16 @@ static void *worker_main(void *argument)
 
     for (;;) {
         seen = wait_for_call(&workers[self], seen, wanted);
+        EL_WORKERS_STUMBLE();
         /* Hold everything still while looking: no buffer goes away while `inside` is 0. */
         atomic_store(&workers[self].inside, 0);
         wanted = self < atomic_load(&pool.n_threads);
-        if (wanted && atomic_load(&pool.call) == seen)
-            work(atomic_load(&pool.run), atomic_load(&pool.first), atomic_load(&pool.base), atomic_load(&pool.end),
-                 self);
+        if (wanted && atomic_load(&pool.call) == seen) {
+            el_run *run = atomic_load(&pool.run);
+            const int32_t first = atomic_load(&pool.first);
+            EL_WORKERS_STUMBLE();
+            work(run, first, atomic_load(&pool.base), atomic_load(&pool.end), self);
+        }
         atomic_store(&workers[self].inside, OUTSIDE);
     }
     return NULL;
@@ -370,6 +383,7 @@ edgellm_status el_workers_run(el_run *run, int32_t n_threads, int32_t budget_ms,
     take_turn();
     EL_TRY(start_workers(n_threads));
     wait_until_left(0, 0); /* one that is about to join the call before this has read half of the fields below */
+    EL_WORKERS_STUMBLE();
     base = atomic_load(&pool.current) + 1;
     end = base + (uint64_t)(run->n_regions - first);
     run->cancel = cancel;

@@ -4,8 +4,14 @@
  *
  * For ThreadSanitizer, chunks that may be done twice write and read with relaxed atomic operations, which order
  * nothing; the reuse of a buffer (fill) and each worker's own memory are plain. So a buffer that is reused before
- * everybody has left it is reported, and two workers with one number too. `test_workers SECONDS` hammers for longer. */
-#include "workers.h"
+ * everybody has left it is reported, and two workers with one number too. The file under test is part of this
+ * one, so that workers can also be held up between two steps of their protocol. `test_workers SECONDS` hammers for
+ * longer. */
+#include <stdbool.h>
+
+static void stumble(void);
+#define EL_WORKERS_STUMBLE() stumble()
+#include "workers.c"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,10 +19,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <pthread.h>
-
-#include "clock.h"
 
 static _Atomic int failures;
 #define CHECK(condition)                                                                                               \
@@ -35,6 +37,19 @@ static void sleep_us(long us)
 }
 
 static uint32_t next_random(uint32_t *state) { return (*state = *state * 1664525u + 1013904223u) >> 8; }
+
+static _Atomic int32_t stumble_one_in; /* 0: never */
+
+static void stumble(void)
+{
+    static _Thread_local uint32_t random;
+    const int32_t one_in = atomic_load_explicit(&stumble_one_in, memory_order_relaxed);
+
+    if (random == 0)
+        random = (uint32_t)(uintptr_t)&random >> 4;
+    if (one_in > 0 && next_random(&random) % (uint32_t)one_in == 0)
+        sleep_us(next_random(&random) % 400);
+}
 
 /* ---- a chain of regions over three buffers --------------------------------------------------------------------------
  */
@@ -60,7 +75,7 @@ struct chain {
     el_run run;
     struct {
         _Alignas(64) uint32_t random, own[WIDTH];
-    } workers[MAX_THREADS];
+    } hands[MAX_THREADS];
 };
 
 static uint32_t mix(uint32_t seed, int32_t number, int32_t at, uint32_t a, uint32_t b)
@@ -68,17 +83,17 @@ static uint32_t mix(uint32_t seed, int32_t number, int32_t at, uint32_t a, uint3
     return (seed + (uint32_t)number * 77u + (uint32_t)at + a * 3u + (b ^ a >> 7)) * 2654435761u;
 }
 
-static void fill_chunk(const void *job, int32_t chunk, int32_t worker)
+static void fill_chunk(const void *job, int32_t chunk, int32_t self)
 {
     stage *s = (stage *)(uintptr_t)job;
 
     (void)chunk;
-    (void)worker;
+    (void)self;
     for (int32_t i = 0; i < CHUNKS * WIDTH; i++)
         s->owner->buffers[s->number % BUFFERS][i] = POISON;
 }
 
-static void stage_chunk(const void *job, int32_t chunk, int32_t worker)
+static void stage_chunk(const void *job, int32_t chunk, int32_t self)
 {
     stage *s = (stage *)(uintptr_t)job;
     chain *c = s->owner;
@@ -86,9 +101,9 @@ static void stage_chunk(const void *job, int32_t chunk, int32_t worker)
     const uint32_t *from = c->buffers[(s->number + BUFFERS - 1) % BUFFERS];
     int32_t sleep_at = -1;
 
-    CHECK(worker >= 0 && worker < MAX_THREADS);
-    if (next_random(&c->workers[worker].random) % (uint32_t)c->sleep_one_in == 0)
-        sleep_at = (int32_t)(next_random(&c->workers[worker].random) % WIDTH);
+    CHECK(self >= 0 && self < MAX_THREADS);
+    if (next_random(&c->hands[self].random) % (uint32_t)c->sleep_one_in == 0)
+        sleep_at = (int32_t)(next_random(&c->hands[self].random) % WIDTH);
     for (int32_t i = 0; i < WIDTH; i++) {
         const int32_t at = chunk * WIDTH + i;
         uint32_t a = 0, b = 0;
@@ -96,12 +111,12 @@ static void stage_chunk(const void *job, int32_t chunk, int32_t worker)
             a = __atomic_load_n(&from[at], __ATOMIC_RELAXED);
             b = __atomic_load_n(&from[at * 7 % (CHUNKS * WIDTH)], __ATOMIC_RELAXED);
         }
-        c->workers[worker].own[i] = mix(c->seed, s->number, at, a, b);
+        c->hands[self].own[i] = mix(c->seed, s->number, at, a, b);
     }
     for (int32_t i = 0; i < WIDTH; i++) {
         if (i == sleep_at)
             sleep_us(300);
-        __atomic_store_n(&to[i], c->workers[worker].own[i], __ATOMIC_RELAXED);
+        __atomic_store_n(&to[i], c->hands[self].own[i], __ATOMIC_RELAXED);
     }
     atomic_fetch_add_explicit(&s->n_executed[chunk], 1, memory_order_relaxed);
 }
@@ -117,7 +132,7 @@ static chain *new_chain(uint32_t seed)
     for (int32_t b = 0; b < BUFFERS; b++)
         c->buffers[b] = calloc(CHUNKS * WIDTH, sizeof(uint32_t));
     for (int32_t w = 0; w < MAX_THREADS; w++)
-        c->workers[w].random = seed + (uint32_t)w;
+        c->hands[w].random = seed + (uint32_t)w;
     for (int32_t k = 0; k < STAGES; k++) {
         c->stages[k].owner = c;
         c->stages[k].number = k;
@@ -226,7 +241,7 @@ static void *hammer_main(void *argument)
     return NULL;
 }
 
-static void test_hammer(double seconds)
+static void test_hammer(double seconds, int32_t one_in)
 {
     enum { CALLERS = 3 };
     pthread_t threads[CALLERS];
@@ -235,6 +250,7 @@ static void test_hammer(double seconds)
     uint32_t random = 7;
 
     atomic_store(&enough, false);
+    atomic_store(&stumble_one_in, one_in);
     for (int32_t i = 0; i < CALLERS; i++) {
         hammers[i].seed = 100 + (uint32_t)i;
         CHECK(pthread_create(&threads[i], NULL, hammer_main, &hammers[i]) == 0);
@@ -246,6 +262,7 @@ static void test_hammer(double seconds)
     atomic_store(&enough, true);
     for (int32_t i = 0; i < CALLERS; i++)
         pthread_join(threads[i], NULL);
+    atomic_store(&stumble_one_in, 0);
     printf("  %d runs, %d pauses, %d cancelled\n", n_runs, n_again, n_cancelled);
     CHECK(n_runs > 0 && n_again > 0 && n_cancelled > 0);
 }
@@ -262,12 +279,12 @@ typedef struct sleepy {
     long us;
 } sleepy;
 
-static void sleepy_chunk(const void *job, int32_t chunk, int32_t worker)
+static void sleepy_chunk(const void *job, int32_t chunk, int32_t self)
 {
     sleepy *s = (sleepy *)(uintptr_t)job;
 
-    atomic_fetch_or(&s->seen, 1u << worker);
-    if (atomic_fetch_add(&s->n_executed[chunk], 1) == 0 && chunk == 0 && worker != 0)
+    atomic_fetch_or(&s->seen, 1u << self);
+    if (atomic_fetch_add(&s->n_executed[chunk], 1) == 0 && chunk == 0 && self != 0)
         while (atomic_load(&s->stuck))
             sleep_us(100);
     sleep_us(s->us);
@@ -320,11 +337,11 @@ static void test_stuck_worker(void)
 
 static _Atomic int32_t n_exclusive;
 
-static void exclusive_chunk(const void *job, int32_t chunk, int32_t worker)
+static void exclusive_chunk(const void *job, int32_t chunk, int32_t self)
 {
     (void)job;
     (void)chunk;
-    (void)worker;
+    (void)self;
     sleep_us(2000);
     atomic_fetch_add(&n_exclusive, 1);
 }
@@ -474,10 +491,10 @@ int main(int argc, char **argv)
 
     el_workers_redo(true);
     printf("hammer, chunks done again\n");
-    test_hammer(seconds);
+    test_hammer(seconds, 40);
     el_workers_redo(false);
     printf("hammer, workers wait\n");
-    test_hammer(seconds / 2);
+    test_hammer(seconds / 2, 5);
     el_workers_redo(true);
     test_all_come();
     test_stuck_worker();
