@@ -73,11 +73,8 @@ test-python: models ## Python tests alone; ARGS='-k name' passes options on
 
 test: build lint test-c models test-python ## everything: build, lint, C tests, Python tests with the real models
 
-sanitize: $(VENV)/.ready ## C tests under the address and undefined-behaviour sanitizers
-	cmake -S . -B build/sanitize -G Ninja -DEDGELLM_DEVELOPER=ON -DEDGELLM_IN_SOURCE=OFF \
-	  -DEDGELLM_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE=$(CURDIR)/$(PY)
-	cmake --build build/sanitize
-	ctest --test-dir build/sanitize --output-on-failure --parallel $(JOBS)
+sanitize: build ## the suite under the address, undefined-behaviour and thread sanitizers (KINDS=thread)
+	JOBS=$(JOBS) PYTHON=$(PY) tools/sanitize.sh $(KINDS)
 
 fuzz: $(VENV)/.ready ## each fuzz target for FUZZ_SECONDS=60 (needs clang)
 	CC=clang CXX=clang++ cmake -S . -B build/fuzz -G Ninja -DEDGELLM_FUZZ=ON -DEDGELLM_SANITIZE=address,undefined \

@@ -15,6 +15,15 @@ sys.path.insert(0, str(ROOT))  # for tests.support
 sys.path.append(str(ROOT / "src"))  # an installed edgellm comes first
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot work with a sanitized library, saying why."""
+    sanitizer = os.environ.get("EDGELLM_SANITIZED")
+    for item in items if sanitizer else ():
+        mark = item.get_closest_marker("unsanitized")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(reason=f"{sanitizer} sanitizer: {mark.args[0]}"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder with recorded fixtures that are too large for the repository."""

@@ -122,33 +122,54 @@ static int read_affinity(bool *allowed)
     return count;
 }
 
-/* A number per CPU that is larger for a faster kind of core; 0 when the machine does not say.
- * ARM kernels give each CPU a capacity (1024 for the fastest); Intel hybrids list their performance cores. */
-static void read_kinds(uint32_t *kind, const char *root)
+/* The same small file of each allowed CPU; false where one has none, as for most machines. */
+static bool read_of_each(uint32_t *out, const bool *allowed, const char *root, const char *name)
 {
-    char path[128], text[TEXT];
-    bool fast[MAX_CPUS];
-    const bool hybrid =
-        read_text(text, sizeof text, root, "", "/sys/devices/cpu_core/cpus") && parse_list(fast, text) > 0;
+    char path[128];
+    uint64_t value;
 
     for (int i = 0; i < MAX_CPUS; i++) {
-        uint64_t capacity = 0;
-
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpu_capacity", i);
-        kind[i] = 0;
-        if (hybrid)
-            kind[i] = fast[i] ? 1024 : 1;
-        else if (read_number(&capacity, root, "", path))
-            kind[i] = (uint32_t)EL_MIN(capacity, 1u << 20);
-        else if (i == 0)
-            break; /* no such file for the first: not for the others either */
+        out[i] = 0;
+        if (!allowed[i])
+            continue;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", i, name);
+        if (!read_number(&value, root, "", path))
+            return false;
+        out[i] = (uint32_t)EL_MIN(value, (uint64_t)1 << 30);
     }
+    return true;
+}
+
+/* Which CPUs are of a fast kind, as far as the machine says; else all. Intel hybrids list their performance cores, ARM
+ * kernels give each CPU a capacity (1024 for the fastest), and elsewhere (older ARM kernels, Zen with compact cores)
+ * the highest clock tells. Half the best capacity tells big cores from little ones: A76 and A55 differ by 2.3, two
+ * kinds of big by 1.2. Clocks differ less, by 1.3 to 1.6, and by up to 1.1 among cores of one kind. */
+static void read_fast(bool *fast, const bool *allowed, const char *root)
+{
+    char text[TEXT];
+    uint32_t value[MAX_CPUS], best = 0;
+    bool any = false;
+    double share = 0;
+
+    if (read_text(text, sizeof text, root, "", "/sys/devices/cpu_core/cpus") && parse_list(fast, text) > 0) {
+        for (int i = 0; i < MAX_CPUS; i++)
+            any = any || (allowed[i] && fast[i]);
+        if (any)
+            return;
+    } else if (read_of_each(value, allowed, root, "cpu_capacity")) {
+        share = 0.5;
+    } else if (read_of_each(value, allowed, root, "cpufreq/cpuinfo_max_freq")) {
+        share = 0.8;
+    }
+    for (int i = 0; i < MAX_CPUS && share > 0; i++)
+        best = EL_MAX(best, value[i]);
+    for (int i = 0; i < MAX_CPUS; i++)
+        fast[i] = share == 0 || value[i] >= share * best; /* all when only slow ones are allowed */
 }
 
 static void read_cpus(el_system *s, const char *root)
 {
-    bool online[MAX_CPUS], allowed[MAX_CPUS], siblings[MAX_CPUS];
-    uint32_t kind[MAX_CPUS] = {0}, best = 0;
+    bool online[MAX_CPUS], allowed[MAX_CPUS], siblings[MAX_CPUS], fast[MAX_CPUS];
     char path[128], text[TEXT];
 
     if (read_text(text, sizeof text, root, "", "/sys/devices/system/cpu/online"))
@@ -158,10 +179,7 @@ static void read_cpus(el_system *s, const char *root)
     s->n_allowed = read_affinity(allowed);
     if (root[0] && read_text(text, sizeof text, root, "", "/affinity")) /* a test's stand-in for the system call */
         s->n_allowed = parse_list(allowed, text);
-    read_kinds(kind, root);
-    for (int i = 0; i < MAX_CPUS; i++)
-        if (allowed[i])
-            best = EL_MAX(best, kind[i]);
+    read_fast(fast, allowed, root);
     for (int i = 0; i < MAX_CPUS; i++) {
         bool first = allowed[i];
 
@@ -175,9 +193,7 @@ static void read_cpus(el_system *s, const char *root)
         if (!first)
             continue;
         s->n_cores++;
-        /* Half the best capacity tells big cores from little ones: A76 and A55 differ by 2.3, two kinds of big by 1.2.
-         */
-        if (kind[i] * 2 >= best)
+        if (fast[i])
             s->n_performance++;
     }
 }

@@ -40,7 +40,7 @@ void el_choose_chunk(const void *job_, int32_t chunk, int32_t worker)
 
     for (int64_t r = first; r < end; r++) {
         choose(job, r, s->tile);
-        el_row_program_run(job->plan->kernels, &job->input, r, s->row);
+        el_row_program_run(job->plan->kernels, &job->input, r, s->row, true);
         el_act_from_row(job->plan, &job->format, (char *)job->act->data + (size_t)r * job->format.stride, s->row,
                         job->input.width);
     }

@@ -45,13 +45,14 @@ typedef struct el_row_op {
 
 typedef struct el_row_program {
     int32_t n_ops;
+    bool stores;   /* has an EL_ROW_STORE */
     int64_t width; /* floats in a row */
     int64_t n_rows;
     el_row_op ops[EL_ROW_OPS];
 } el_row_program;
 
-/* Leaves row r in `row` (width floats). */
-void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r, float *row);
+/* Leaves row r in `row` (width floats). store: whether this run is the one that stores. */
+void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r, float *row, bool store);
 
 /* ---- matrix products that share their input ----------------------------------------------- */
 

@@ -21,23 +21,25 @@ void el_quantize_chunk(const void *job_, int32_t chunk, int32_t worker)
     const int64_t end = EL_MIN(first + 4, job->n_rows);
 
     for (int64_t r = first; r < end; r++) {
-        el_row_program_run(job->plan->kernels, &job->input, r, s->row);
+        el_row_program_run(job->plan->kernels, &job->input, r, s->row, true);
         el_act_from_row(job->plan, &job->format, (char *)job->act->data + (size_t)r * job->format.stride, s->row,
                         job->input.width);
     }
 }
 
-/* The activation rows, prepared by this worker unless an earlier region has done it. */
-static const char *activations(const el_matmul_job *job, int32_t worker)
+/* The activation rows, prepared by this worker unless an earlier region has done it. What they store for later regions
+ * belongs to chunk 0: else every worker would write it. */
+static const char *activations(const el_matmul_job *job, int32_t chunk, int32_t worker)
 {
+    const bool store = chunk == 0 && job->input.stores;
     el_worker_scratch *s = &job->plan->scratch[worker];
     const uint64_t tag = el_cpu_tag(job->plan, job);
 
     if (job->act)
         return job->act->data;
-    if (s->tag != tag) {
+    if (s->tag != tag || store) {
         for (int64_t r = 0; r < job->n_rows; r++) {
-            el_row_program_run(job->plan->kernels, &job->input, r, s->row);
+            el_row_program_run(job->plan->kernels, &job->input, r, s->row, store);
             el_act_from_row(job->plan, &job->format, s->act + (size_t)r * job->format.stride, s->row, job->input.width);
         }
         s->tag = tag;
@@ -151,7 +153,7 @@ void el_matmul_chunk(const void *job_, int32_t chunk, int32_t worker)
     const el_matmul_job *job = job_;
     const el_worker_scratch *s = &job->plan->scratch[worker];
     const el_kernels *k = job->plan->kernels;
-    const char *act = activations(job, worker);
+    const char *act = activations(job, chunk, worker);
     const int32_t block = chunk % job->n_blocks;
     const int64_t r0 = block * job->rows_per_block;
     const int64_t r1 = EL_MIN(r0 + job->rows_per_block, job->n_rows);

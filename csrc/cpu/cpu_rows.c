@@ -22,7 +22,7 @@ static void embed(float *row, const struct ggml_tensor *w, const struct ggml_ten
         ggml_get_type_traits(w->type)->to_float(from, row, w->ne[0]);
 }
 
-void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r, float *row)
+void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r, float *row, bool store)
 {
     const int64_t n = p->width;
 
@@ -51,7 +51,8 @@ void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r,
             k->scale(row, row, op->f, n);
             break;
         case EL_ROW_STORE:
-            memcpy((char *)op->a->data + (size_t)r * op->a->nb[1], row, (size_t)n * sizeof *row);
+            if (store)
+                memcpy((char *)op->a->data + (size_t)r * op->a->nb[1], row, (size_t)n * sizeof *row);
             break;
         }
     }
@@ -64,7 +65,7 @@ void el_rows_chunk(const void *job_, int32_t chunk, int32_t worker)
     const int64_t end = EL_MIN(first + job->rows_per_chunk, job->program.n_rows);
 
     for (int64_t r = first; r < end; r++)
-        el_row_program_run(job->plan->kernels, &job->program, r, job->plan->scratch[worker].row);
+        el_row_program_run(job->plan->kernels, &job->program, r, job->plan->scratch[worker].row, true);
 }
 
 /* Angles as YaRN defines them (Peng et al. 2023, appendix A.2; ggml_rope_ext has the same parameters). With ext = 0

@@ -1,6 +1,7 @@
 /* ggml_cpu.c - picks and opens ggml's CPU backend, and ties its messages to ours. */
 #include "ggml_cpu.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -88,15 +89,17 @@ static edgellm_status open_backend(const el_ggml_cpu **out)
 edgellm_status el_ggml_cpu_get(const el_ggml_cpu **out)
 {
     static _Atomic(const el_ggml_cpu *) ready;
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* ggml's settings are plain variables */
     const el_ggml_cpu *cpu = atomic_load_explicit(&ready, memory_order_acquire);
-    edgellm_status status;
+    edgellm_status status = EDGELLM_OK;
 
-    *out = NULL;
+    *out = cpu;
+    if (cpu)
+        return EDGELLM_OK;
+    pthread_mutex_lock(&lock);
+    cpu = atomic_load_explicit(&ready, memory_order_acquire);
     if (!cpu) {
-        /* Two threads may get here at once: each step gives both the same result. */
-        status = open_backend(&cpu);
-        if (status != EDGELLM_OK)
-            return status;
+        EL_TRY(open_backend(&cpu));
         ggml_log_set(on_log, NULL);
         (void)ggml_set_abort_callback(on_abort);
         cpu->set_log(on_log, NULL);
@@ -106,5 +109,7 @@ edgellm_status el_ggml_cpu_get(const el_ggml_cpu **out)
         el_log(EL_LOG_INFO, "ggml %s, instruction set %s", cpu->ggml_version, cpu->isa);
     }
     *out = cpu;
-    return EDGELLM_OK;
+done:
+    pthread_mutex_unlock(&lock);
+    return status;
 }

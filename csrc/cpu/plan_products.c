@@ -130,10 +130,19 @@ static const struct ggml_tensor *softcapped(el_planner *p, const struct ggml_ten
     return last;
 }
 
+/* Whether t is only being stored by the region whose input that is: not to be read within it. */
+static bool stores(const el_row_program *input, const struct ggml_tensor *t)
+{
+    for (int32_t i = 0; i < input->n_ops; i++)
+        if (input->ops[i].kind == EL_ROW_STORE && input->ops[i].a == el_base_of(t))
+            return true;
+    return false;
+}
+
 /* Takes in what follows the product, as far as it can. Returns the last tensor taken in; *gate is the gating node that
  * comes next, if one does. */
-static const struct ggml_tensor *follow(el_planner *p, el_product *product, const struct ggml_tensor *mm,
-                                        const struct ggml_tensor **gate)
+static const struct ggml_tensor *follow(el_planner *p, const el_row_program *input, el_product *product,
+                                        const struct ggml_tensor *mm, const struct ggml_tensor **gate)
 {
     const int64_t n = product->w->ne[1];
     const struct ggml_tensor *cur = mm, *next;
@@ -145,7 +154,8 @@ static const struct ggml_tensor *follow(el_planner *p, el_product *product, cons
             e.kind = EL_EPI_BIAS;
         } else if (next->op == GGML_OP_ADD && el_is_rows(next) && next->ne[0] == n) {
             const struct ggml_tensor *other = el_base_of(next->src[0]) == cur ? next->src[1] : next->src[0];
-            if (!el_ready(p, other) || !el_is_rows(other) || !ggml_are_same_shape(next->src[0], next->src[1]))
+            if (!el_ready(p, other) || stores(input, other) || !el_is_rows(other) ||
+                !ggml_are_same_shape(next->src[0], next->src[1]))
                 break;
             e.kind = EL_EPI_RESIDUAL;
             e.a = other;
@@ -277,7 +287,7 @@ void el_plan_products(el_planner *p, int32_t first)
         job->n_products++;
     }
     for (int32_t i = 0; i < job->n_products; i++)
-        last[i] = follow(p, &job->products[i], last[i], &gates[i]);
+        last[i] = follow(p, &job->input, &job->products[i], last[i], &gates[i]);
     pair_gates(p, job, last, gates);
     p->row_floats = EL_MAX(p->row_floats, (size_t)x->ne[0]);
     if (p->status != EDGELLM_OK)

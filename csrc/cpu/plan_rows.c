@@ -121,6 +121,7 @@ void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tens
     info->state = EL_NODE_FUSED;
     if (info->n_uses > 1) {
         push(p, program, (el_row_op){.kind = EL_ROW_STORE, .a = t});
+        program->stores = true;
         info->state = EL_NODE_DONE;
     }
 }

@@ -3,8 +3,9 @@
 
 #include <pthread.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
+#include "clock.h"
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h" /* ggml_graph_view: a slice of a graph */
@@ -29,6 +30,7 @@ static struct {
     pthread_mutex_t turn;
     struct ggml_threadpool *threads;
     int32_t n_threads;
+    _Atomic int32_t process; /* that has the threads; 0: none */
 } pool = {.turn = PTHREAD_MUTEX_INITIALIZER};
 
 static double work_of(const struct ggml_tensor *t)
@@ -98,6 +100,7 @@ static edgellm_status threads_for(el_stock *s)
     s->ggml->threadpool_params_init(&params, s->n_threads);
     params.poll = 0; /* between steps the threads sleep: an idle engine costs nothing */
     pool.threads = s->ggml->threadpool_new(&params);
+    atomic_store(&pool.process, (int32_t)getpid());
     pool.n_threads = s->n_threads;
     return pool.threads ? EDGELLM_OK : el_fail(EDGELLM_ENOMEM, "could not start %d threads", s->n_threads);
 }
@@ -130,25 +133,21 @@ static edgellm_status compute(el_stock *s, int32_t first, int32_t end, const _At
     return result == GGML_STATUS_SUCCESS ? EDGELLM_OK : el_fail(EDGELLM_ENOMEM, "out of memory while computing a step");
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
 edgellm_status el_stock_run(el_stock *s, int32_t budget_ms, const _Atomic bool *cancel)
 {
-    const double deadline = now_ms() + budget_ms;
+    const double deadline = el_now_ms() + budget_ms;
+    const int32_t process = atomic_load(&pool.process);
     edgellm_status status = EDGELLM_OK;
 
+    if (process != 0 && process != (int32_t)getpid())
+        return el_fail(EDGELLM_EUNSUPPORTED, "ggml was already running when this process forked; use edgellm in the "
+                                             "parent, or start the child as a new program");
     pthread_mutex_lock(&pool.turn);
     EL_TRY(threads_for(s));
     while (s->next < s->n_slices) {
         EL_TRY(compute(s, s->next ? s->ends[s->next - 1] : 0, s->ends[s->next], cancel));
         s->next++;
-        if (budget_ms > 0 && s->next < s->n_slices && now_ms() >= deadline) {
+        if (budget_ms > 0 && s->next < s->n_slices && el_now_ms() >= deadline) {
             status = EDGELLM_AGAIN;
             break;
         }

@@ -4,7 +4,14 @@
  * region:
  *   - it reads one set of buffers and writes another, so that doing a chunk twice, even at once, gives the same bytes;
  *   - no buffer that it reads or writes is used for anything else until every worker has left it (`wait_for`).
- * Idle workers spin for some tens of microseconds, then sleep in the kernel.
+ * Idle workers spin for some tens of microseconds, then sleep in the kernel. Signals go to the program's own threads. A
+ * forked child starts workers of its own; a call that another thread had under way is lost there.
+ *
+ * Two threads that write the same bytes to the same place are a data race by the letter of C11, and ThreadSanitizer
+ * sees who writes, not what. So a build for it does not redo chunks (el_workers_redo), and with that everything else is
+ * judged: claims, the order of regions, the reuse of buffers, calls that begin and end. The redoing itself is judged
+ * where the data are written with atomic operations and reused with plain ones (tests/c/test_workers.c, with chunks
+ * that sleep halfway), and by what the bits are (tests/parity/test_own_backend.py, with more threads than cores).
  * Idea of redoing unfinished work: "helping" in wait-free algorithms (Herlihy 1991); speculative backup tasks in
  * MapReduce. */
 #ifndef EL_WORKERS_H
@@ -58,7 +65,7 @@ typedef struct el_run {
     size_t n_flags;
     int32_t n_done; /* regions that are finished */
     const _Atomic bool *cancel;
-    double deadline_ms; /* on el_now_ms's clock; 0: none */
+    double deadline_ms; /* of el_now_ms; 0: none */
     _Atomic bool stop;
     uint64_t last_ticket; /* of the last region it has run: when all have left that, the buffers are free */
 } el_run;
@@ -72,6 +79,10 @@ void el_run_reset(el_run *run);
  * between regions whether *cancel has become true (ECANCELLED) or budget_ms (0: no limit) have passed (AGAIN: call
  * again). Calls from several threads queue. Threads are started as needed, ENOMEM when that fails. */
 edgellm_status el_workers_run(el_run *run, int32_t n_threads, int32_t budget_ms, const _Atomic bool *cancel);
+
+/* Whether unfinished chunks are done again; where not, workers wait for each other. On, but in ThreadSanitizer builds.
+ */
+void el_workers_redo(bool on);
 
 /* Returns once no worker is inside any region that has been run before the call. */
 void el_workers_quiesce(void);

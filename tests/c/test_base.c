@@ -123,6 +123,25 @@ static void test_big_little(void)
     put("/sys/devices/cpu_core/cpus", "0-3\n");
     s = read_tree();
     CHECK(s.n_cores == 8 && s.n_performance == 4);
+    put("/affinity", "4-7\n"); /* only efficient ones */
+    s = read_tree();
+    CHECK(s.n_cores == 4 && s.n_performance == 4);
+
+    clear_tree(); /* neither list nor capacity: the highest clock tells, and 7 % is not another kind */
+    put_cpus(8, 1);
+    for (int i = 0; i < 8; i++) {
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/cpuinfo_max_freq", i);
+        put(path, i == 0 ? "5100000\n" : i < 4 ? "4750000\n" : "3300000\n");
+    }
+    s = read_tree();
+    CHECK(s.n_cores == 8 && s.n_performance == 4 && s.n_threads == 4);
+    put("/sys/fs/cgroup/cpu.max", "250000 100000\n");
+    put("/proc/self/cgroup", "0::/\n");
+    s = read_tree();
+    CHECK(s.n_performance == 4 && s.n_threads == 2); /* fewest of affinity, kind and quota */
+    put("/affinity", "3,4\n");
+    s = read_tree();
+    CHECK(s.n_cores == 2 && s.n_performance == 1 && s.n_threads == 1);
 }
 
 static void test_quota(void)
@@ -153,6 +172,14 @@ static void test_quota(void)
     put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* means none */
     s = read_tree();
     CHECK(s.quota == 2 && s.n_threads == 2 && s.memory_limit == 0);
+
+    put("/sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_quota_us", "150000\n"); /* a level in between binds */
+    put("/sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_period_us", "100000\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_quota_us", "-1\n");
+    put("/sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_period_us", "100000\n");
+    s = read_tree();
+    CHECK(s.quota == 1.5 && s.n_threads == 1);
+    put("/sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_quota_us", "-1\n");
 
     put("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
     put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "1000000000\n");

@@ -149,6 +149,7 @@ def test_process_that_unloads_the_library_ends_well(binding: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.unsanitized("its runtime is one more library")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files")
 def test_library_files_are_closed() -> None:
     """Exports, needed libraries, unloading, build paths, symbols: what CROSS-building relies on too."""
@@ -210,6 +211,7 @@ def test_instruction_sets_are_the_named_ones() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.unsanitized("it reserves more address space than qemu gives")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates x86-64 CPUs")
 @pytest.mark.parametrize(("cpu", "isa"), [("Nehalem", "x64"), ("qemu64", "x64"), ("Haswell", "avx2")])
 def test_python_on_an_emulated_cpu(cpu: str, isa: str) -> None:
@@ -227,6 +229,7 @@ def test_python_on_an_emulated_cpu(cpu: str, isa: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.unsanitized("it reserves more address space than qemu gives")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates x86-64 CPUs")
 def test_run_without_avx(tmp_path: Path) -> None:
     """`edgellm run` on a CPU of 2008 says what the plain C kernels say here."""
