@@ -39,6 +39,12 @@ INLINE __m256i fold_rows(int type, const __m256i v[4])
     return _mm256_add_epi32(even_dwords(a, b), odd_dwords(a, b));
 }
 
+/* Measured: types whose sums take one instruction more than their products gain nothing from a tile. */
+INLINE bool by_strips(int type, int64_t n_x)
+{
+    return type == EL_TYPE_Q8_0 ? n_x < 8 : type != EL_TYPE_Q4_0 && type != EL_TYPE_Q4_1;
+}
+
 #include "matmul_lanes_256.h"
 
 void el_matmul_use_avx2(el_kernels *t) { use_blocks_of_32(t); }

@@ -5,6 +5,7 @@
  *   run_of(type)                how many steps of four weights a lane may add up before add_run
  *   products(type, sum, w, x)   sum plus, in each lane, four weights times four activations
  *   add_run(type, total, sum)   total, int32, plus what products() added up
+ *   by_strips(type, n_x)        see strips_256.h
  *   fold_rows(type, v)          v[i]: products() of two steps, row i in the low half and row 4 + i in the high one; the
  *                               eight rows' sums
  *
@@ -221,18 +222,15 @@ INLINE void unpack(int type, strip_block *to, const uint8_t *const p[ROWS], int6
     }
 }
 
-INLINE void tile(int type, int n, int n_strips, __m256 acc[TILE][STRIPS], const strip_block *strips, int64_t n_blocks,
-                 const uint8_t *x, size_t x_stride, int64_t k)
+INLINE void tile(int type, int n, int n_strips, __m256 acc[TILE][STRIPS], const strip_block *strips, int64_t b0,
+                 int64_t n_blocks, const uint8_t *x, size_t x_stride, int64_t k)
 {
     const int run = run_of(type);
     act_parts in[TILE];
 
-    for (int j = 0; j < n; j++) {
+    for (int j = 0; j < n; j++)
         in[j] = parts_of(x + (size_t)j * x_stride, k);
-        for (int i = 0; i < n_strips; i++)
-            acc[j][i] = _mm256_setzero_ps();
-    }
-    for (int64_t b = 0; b < n_blocks; b++, strips++) {
+    for (int64_t b = b0; b < b0 + n_blocks; b++, strips++) {
         __m256i total[TILE][STRIPS], sum[TILE][STRIPS];
         for (int first = 0; first < 8; first += run) {
             for (int s = first; s < first + run; s++)
@@ -250,6 +248,36 @@ INLINE void tile(int type, int n, int n_strips, __m256 acc[TILE][STRIPS], const 
             for (int i = 0; i < n_strips; i++)
                 acc[j][i] = step(type, acc[j][i], less_offset(type, total[j][i], in[j].sum8[b]),
                                  strips[i * n_blocks].scales, in[j].d[b], in[j].s[b]);
+    }
+}
+
+INLINE __m256i block_dot(int type, const __m256i w[8], const uint8_t *q)
+{
+    const int run = run_of(type);
+    __m256i total = _mm256_setzero_si256();
+
+    for (int first = 0; first < 8; first += run) {
+        __m256i sum = _mm256_setzero_si256();
+        for (int s = first; s < first + run; s++)
+            sum = products(type, sum, w[s], four(q + 4 * s));
+        total = add_run(type, total, sum);
+    }
+    return total;
+}
+
+INLINE void gemm_8(int type, __m256 acc[X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x, size_t x_stride,
+                   int64_t n_x, int64_t k)
+{
+    __m256i w[8];
+
+    for (int64_t b = 0; b < k / 32; b++) {
+        const row_scales scales = scales_at(type, p, (size_t)b * block_bytes(type));
+        transpose_block(type, w, p, (size_t)b * block_bytes(type));
+        for (int64_t j = 0; j < n_x; j++) {
+            const act_parts in = parts_of(x + (size_t)j * x_stride, k);
+            acc[j] = step(type, acc[j], less_offset(type, block_dot(type, w, in.q + 32 * b), in.sum8[b]), scales,
+                          in.d[b], in.s[b]);
+        }
     }
 }
 

@@ -10,7 +10,8 @@
 
 enum {
     ROWS = 8,
-    STRIPS = 2, /* side by side in a tile, and ... */
+    X_CHUNK = 32, /* activation rows that share a transposed block, when there is no strip */
+    STRIPS = 2,   /* side by side in a tile, and ... */
     TILE = 3 /* ... activation rows: with 16 registers, 6 sums in float, 6 in int32, 2 of weights, 1 of activations */
 };
 
@@ -148,18 +149,6 @@ INLINE __m256i summed(__m256i v)
 INLINE __m256i four(const uint8_t *q) { return _mm256_set1_epi32((int)el_load32(q)); }
 
 /* ---- rows of a matrix ------------------------------------------------------------------ */
-
-INLINE void store_lanes(float *y, __m256 v, int64_t n)
-{
-    float lanes[ROWS];
-
-    if (n >= ROWS) {
-        _mm256_storeu_ps(y, v);
-        return;
-    }
-    _mm256_storeu_ps(lanes, v);
-    memcpy(y, lanes, (size_t)n * sizeof *y);
-}
 
 /* The last rows of a matrix whose count is no multiple of 8: missing ones repeat the last, and are not stored. */
 INLINE void row_pointers(const uint8_t *p[ROWS], const uint8_t *w, size_t row_bytes, int64_t row, int64_t n_rows)

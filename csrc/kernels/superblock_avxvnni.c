@@ -27,6 +27,9 @@ INLINE void add_wide_group(__m256i total[4], __m256i w[4][2], const uint8_t *x, 
 
 INLINE __m256i fold_wide(const __m256i total[4]) { return total[0]; }
 
+/* Measured at 2048 x 2048. */
+INLINE bool by_strips(int type, int64_t n_x) { return n_x > 2 || (type != EL_TYPE_Q4_K && type != EL_TYPE_IQ4_XS); }
+
 #include "superblock_lanes_256.h"
 
 void EL_USE(el_superblock_use)(el_kernels *t) { use_superblocks(t); }

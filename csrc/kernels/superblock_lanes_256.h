@@ -5,6 +5,7 @@
  *   add_pairs(total, v, w)            total, int32, plus v's pairs of int16 times w's
  *   add_wide_group(total, w, x, scale), fold_wide(total)
  *                                     IQ4_XS and one activation row, see there
+ *   by_strips(type, n_x)              see strips_256.h
  *   run_of(type)                      how many steps of four weights a lane may add up before add_run
  *   products(type, sum, w, x)         sum plus, in each lane, four weights times four activations
  *   run_scale(pair)                   what add_run wants of a scale, from the pair of int16 (s, s)
@@ -403,15 +404,12 @@ INLINE void unpack(int type, strip_block *to, const uint8_t *const p[ROWS], int6
     }
 }
 
-INLINE void tile(int type, int n, int n_strips, __m256 acc[TILE][STRIPS], const strip_block *strips, int64_t n_blocks,
-                 const uint8_t *x, size_t x_stride, int64_t k)
+INLINE void tile(int type, int n, int n_strips, __m256 acc[TILE][STRIPS], const strip_block *strips, int64_t b0,
+                 int64_t n_blocks, const uint8_t *x, size_t x_stride, int64_t k)
 {
     const int run = run_of(type), group = by_16(type) ? 4 : 8;
 
-    for (int j = 0; j < n; j++)
-        for (int i = 0; i < n_strips; i++)
-            acc[j][i] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < n_blocks; b++, strips++) {
+    for (int64_t b = b0; b < b0 + n_blocks; b++, strips++) {
         __m256i total[TILE][STRIPS], sum[TILE][STRIPS];
         for (int j = 0; j < n; j++)
             for (int i = 0; i < n_strips; i++)
@@ -433,6 +431,49 @@ INLINE void tile(int type, int n, int n_strips, __m256 acc[TILE][STRIPS], const 
             for (int i = 0; i < n_strips; i++)
                 acc[j][i] = step(type, acc[j][i], total[j][i], &strips[i * n_blocks].scales,
                                  sums_of(x + (size_t)j * x_stride, k), b);
+    }
+}
+
+/* total[j] of every activation row, from sub-block s. */
+INLINE void add_sub_block_lanes(int type, int s, __m256i total[X_CHUNK], const uint8_t *const p[ROWS], size_t at,
+                                const uint8_t *q, size_t x_stride, int64_t n_x, const sub_scales *scales)
+{
+    const int run = run_of(type), group = by_16(type) ? 4 : 8;
+    __m256i w[8], low[4], high[4];
+
+    for (int e = 0; e < 2; e++) {
+        transpose_at(low, p, at + low_at(type, s, e));
+        if (has_high(type))
+            transpose_at(high, p, at + high_at(type, s, e));
+        for (int i = 0; i < 4; i++)
+            w[4 * e + i] = weights(type, s, e, low[i], has_high(type) ? high[i] : low[i]);
+    }
+    for (int64_t j = 0; j < n_x; j++, q += x_stride) {
+        __m256i all = _mm256_setzero_si256();
+        for (int first = 0; first < 8; first += run) {
+            __m256i sum = _mm256_setzero_si256();
+            for (int i = first; i < first + run; i++)
+                sum = products(type, sum, w[i], four(q + 4 * i));
+            all = add_run(all, sum, run_scale(scales->scale[(8 * s + first) / group]));
+        }
+        total[j] = s ? _mm256_add_epi32(total[j], all) : all;
+    }
+}
+
+INLINE void gemm_8(int type, __m256 acc[X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x, size_t x_stride,
+                   int64_t n_x, int64_t k)
+{
+    __m256i total[X_CHUNK];
+    sub_scales scales;
+    size_t at = 0;
+
+    for (int64_t b = 0; b < k / 256; b++, at += block_bytes(type)) {
+        scales_at(type, &scales, p, at);
+#define DO(S) add_sub_block_lanes(type, S, total, p, at, x + 256 * b + 32 * (S), x_stride, n_x, &scales)
+        EACH_SUB_BLOCK(DO);
+#undef DO
+        for (int64_t j = 0; j < n_x; j++)
+            acc[j] = step(type, acc[j], total[j], &scales, sums_of(x + (size_t)j * x_stride, k), b);
     }
 }
 
