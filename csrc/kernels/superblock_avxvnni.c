@@ -1,6 +1,6 @@
 /* superblock_avxvnni.c - weights in super-blocks of 256 times activations by vpdpbusd, a whole group in int32, and
- * vpmulld by its scale. One activation row: sums of int16 by vpmaddubsw are cheaper to fold, and vpdpwssd applies their
- * scales; only IQ4_XS, which does not fit in int16, takes vpdpbusd there as well. */
+ * vpmulld by its scale. One activation row: by count of instructions, sums of int16 by vpmaddubsw are cheaper to fold,
+ * and vpdpwssd applies their scales; only IQ4_XS, which does not fit in int16, takes vpdpbusd there as well. */
 #include "dot_avxvnni.h"
 #include "rows_in_lanes_avx2.h"
 
