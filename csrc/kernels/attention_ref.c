@@ -7,8 +7,8 @@
 
 size_t el_attn_partial_floats(int32_t head_v) { return (((size_t)head_v + 15) & ~(size_t)15) + 16; }
 
-/* Scores of all queries over the segment, the queries padded to whole sums of 16, and for the positions of a block their
- * rows of K or V converted, and K once more by columns. */
+/* Scores of all queries over the segment, the queries padded to whole sums of 16, and for the positions of a block
+ * their rows of K or V converted, and K once more by columns. */
 size_t el_attn_scratch(int32_t n_q, int32_t head_k, int32_t head_v)
 {
     const size_t width = ((size_t)EL_MAX(head_k, head_v) + 15) & ~(size_t)15;

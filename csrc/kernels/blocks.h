@@ -130,6 +130,8 @@ void el_rows_use_avx2(el_kernels *t);
 void el_attention_use_avx2(el_kernels *t);
 void el_matmul_use_avxvnni(el_kernels *t);
 void el_superblock_use_avxvnni(el_kernels *t);
+void el_matmul_use_avxvnni_evex(el_kernels *t);
+void el_superblock_use_avxvnni_evex(el_kernels *t);
 void el_act_use_avx512(el_kernels *t);
 void el_matmul_use_avx512(el_kernels *t);
 void el_superblock_use_avx512(el_kernels *t);

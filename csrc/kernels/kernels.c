@@ -24,11 +24,19 @@ static void use_avx2(el_kernels *t)
     el_attention_use_avx2(t);
 }
 
+static void use_avxvnni_evex(el_kernels *t)
+{
+    el_matmul_use_avxvnni_evex(t);
+    el_superblock_use_avxvnni_evex(t);
+}
+
+#if !defined(EL_NO_AVXVNNI)
 static void use_avxvnni(el_kernels *t)
 {
     el_matmul_use_avxvnni(t);
     el_superblock_use_avxvnni(t);
 }
+#endif
 
 static void use_avx512(el_kernels *t)
 {
@@ -65,6 +73,9 @@ static void use_i8mm(el_kernels *t)
 }
 #endif
 
+/* "avxvnni" has two encodings; this one's instructions are part of AVX-512. */
+#define EVEX_NAME "avxvnni_evex"
+
 static const struct {
     const char *name;
     uint32_t needs;
@@ -73,7 +84,10 @@ static const struct {
     {"ref", 0, use_ref},
 #if defined(__x86_64__)
     {"avx2", EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avx2},
+    {EVEX_NAME, EL_CPU_AVX512 | EL_CPU_AVX512VNNI | EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avxvnni_evex},
+#if !defined(EL_NO_AVXVNNI)
     {"avxvnni", EL_CPU_AVXVNNI | EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avxvnni},
+#endif
     {"avx512", EL_CPU_AVX512 | EL_CPU_AVX512VNNI | EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avx512},
 #elif defined(__aarch64__)
     {"neon", EL_CPU_NEON, use_neon},
@@ -119,9 +133,9 @@ const el_kernels *el_kernels_get(void)
 const el_kernels *el_kernels_named(const char *isa)
 {
     for (size_t i = 0; i < EL_COUNT(isas); i++)
-        if (strcmp(isas[i].name, isa) == 0)
-            return (isas[i].needs & ~el_cpu_found()) == 0 ? table(i) : NULL;
-    return NULL;
+        if (strcmp(isas[i].name, isa) == 0 && (isas[i].needs & ~el_cpu_found()) == 0)
+            return table(i);
+    return strcmp(isa, "avxvnni") == 0 ? el_kernels_named(EVEX_NAME) : NULL;
 }
 
 const char *el_kernels_isa(size_t i) { return i < EL_COUNT(isas) ? isas[i].name : NULL; }

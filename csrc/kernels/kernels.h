@@ -138,9 +138,10 @@ typedef struct el_kernels {
     void (*attn_combine)(float *y, const float *partials, size_t stride, int64_t n, float sink, int32_t head_v);
 } el_kernels;
 
-const el_kernels *el_kernels_get(void);              /* the best this CPU can run, minus EDGELLM_CPU_DISABLE */
-const el_kernels *el_kernels_named(const char *isa); /* "ref", "avx2"; NULL: not on this CPU, or unknown */
-const char *el_kernels_isa(size_t i);                /* the i-th name, slow to fast; NULL after the last */
+const el_kernels *el_kernels_get(void); /* the best this CPU can run, minus EDGELLM_CPU_DISABLE */
+/* "ref", "avx2", "avxvnni" (whichever of its two encodings the CPU has), ...; NULL: not on this CPU, or unknown */
+const el_kernels *el_kernels_named(const char *isa);
+const char *el_kernels_isa(size_t i); /* the i-th name, slow to fast; NULL after the last */
 
 /* One row of k weights as floats, in plain C: d * scale * q - dmin * min as the formats define it. */
 void el_dequantize_row(int type, float *y, const void *w, int64_t k);

@@ -294,7 +294,7 @@ static void check_against_double(const product *p)
 
 static void test_matmul(const el_kernels *ref, const el_kernels *t)
 {
-    static const int64_t by_32[] = {32, 64, 96, 288, 576}, by_256[] = {256, 512, 1280};
+    static const int64_t by_32[] = {32, 64, 96, 288, 576, 1056}, by_256[] = {256, 512, 1280};
     static const int64_t floats[] = {1, 3, 15, 16, 17, 31, 33, 64, 100, 257};
 
     for (size_t which = 0; which < EL_COUNT(types); which++) {
@@ -672,7 +672,7 @@ static void test_isa(const char *name)
 
 int main(int argc, char **argv)
 {
-    static const char *const all[] = {"ref", "avx2", "neon", "dotprod", "i8mm"};
+    static const char *const all[] = {"ref", "avx2", "avxvnni", "avxvnni_evex", "avx512", "neon", "dotprod", "i8mm"};
 
     for (int i = 1; i < argc; i++)
         test_isa(argv[i]);
