@@ -136,5 +136,15 @@ void el_superblock_use_avx512(el_kernels *t);
 void el_floats_use_avx512(el_kernels *t);
 void el_rows_use_avx512(el_kernels *t);
 void el_attention_use_avx512(el_kernels *t);
+void el_act_use_neon(el_kernels *t);
+void el_matmul_use_neon(el_kernels *t);
+void el_superblock_use_neon(el_kernels *t);
+void el_floats_use_neon(el_kernels *t);
+void el_rows_use_neon(el_kernels *t);
+void el_attention_use_neon(el_kernels *t);
+void el_matmul_use_dotprod(el_kernels *t);
+void el_superblock_use_dotprod(el_kernels *t);
+void el_matmul_use_i8mm(el_kernels *t);
+void el_superblock_use_i8mm(el_kernels *t);
 
 #endif

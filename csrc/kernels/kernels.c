@@ -41,6 +41,30 @@ static void use_avx512(el_kernels *t)
 }
 #endif
 
+#if defined(__aarch64__)
+static void use_neon(el_kernels *t)
+{
+    el_act_use_neon(t);
+    el_matmul_use_neon(t);
+    el_superblock_use_neon(t);
+    el_floats_use_neon(t);
+    el_rows_use_neon(t);
+    el_attention_use_neon(t);
+}
+
+static void use_dotprod(el_kernels *t)
+{
+    el_matmul_use_dotprod(t);
+    el_superblock_use_dotprod(t);
+}
+
+static void use_i8mm(el_kernels *t)
+{
+    el_matmul_use_i8mm(t);
+    el_superblock_use_i8mm(t);
+}
+#endif
+
 static const struct {
     const char *name;
     uint32_t needs;
@@ -51,6 +75,10 @@ static const struct {
     {"avx2", EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avx2},
     {"avxvnni", EL_CPU_AVXVNNI | EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avxvnni},
     {"avx512", EL_CPU_AVX512 | EL_CPU_AVX512VNNI | EL_CPU_AVX2 | EL_CPU_FMA | EL_CPU_F16C, use_avx512},
+#elif defined(__aarch64__)
+    {"neon", EL_CPU_NEON, use_neon},
+    {"dotprod", EL_CPU_DOTPROD | EL_CPU_NEON, use_dotprod},
+    {"i8mm", EL_CPU_I8MM | EL_CPU_DOTPROD | EL_CPU_NEON, use_i8mm},
 #endif
 };
 

@@ -672,7 +672,7 @@ static void test_isa(const char *name)
 
 int main(int argc, char **argv)
 {
-    static const char *const all[] = {"ref", "avx2"};
+    static const char *const all[] = {"ref", "avx2", "neon", "dotprod", "i8mm"};
 
     for (int i = 1; i < argc; i++)
         test_isa(argv[i]);

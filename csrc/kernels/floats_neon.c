@@ -1,0 +1,108 @@
+/* floats_neon.c - F32, F16 and BF16 weights: the 16 partial sums of the rule are four registers, lanes run along K.
+ * Small tiles (weight rows by activation rows) share what is loaded; 24 of the 32 registers hold sums. */
+#include "lanes_neon.h"
+
+#include "blocks.h"
+
+INLINE size_t element_bytes(int type) { return type == EL_TYPE_F32 ? 4 : 2; }
+
+/* Weights i .. i + 3 as floats. */
+INLINE float32x4_t load_4(int type, const uint8_t *w, int64_t i)
+{
+    uint16x4_t v;
+
+    if (type == EL_TYPE_F32)
+        return vreinterpretq_f32_u8(vld1q_u8(w + 4 * i));
+    v = vreinterpret_u16_u8(vld1_u8(w + 2 * i));
+    return type == EL_TYPE_F16 ? el_floats_of(v) : vreinterpretq_f32_u32(vshll_n_u16(v, 16));
+}
+
+/* The first n of them, 0 after; nothing past them is read. */
+INLINE float32x4_t load_some(int type, const uint8_t *w, int64_t i, int64_t n)
+{
+    uint8_t bytes[16] = {0};
+
+    if (n > 0)
+        memcpy(bytes, w + (size_t)i * element_bytes(type), (size_t)EL_MIN(n, 4) * element_bytes(type));
+    return load_4(type, bytes, 0);
+}
+
+/* n_w weight rows times n_x activation rows, both known while compiling. */
+INLINE void tile(int type, int n_w, int n_x, float *y, int64_t ldy, const uint8_t *w, size_t row_bytes,
+                 const uint8_t *x, size_t x_stride, int64_t k)
+{
+    float32x4_t p[4][3][4];
+    int64_t i = 0;
+
+    for (int r = 0; r < n_w; r++)
+        for (int j = 0; j < n_x; j++)
+            for (int l = 0; l < 4; l++)
+                p[r][j][l] = vdupq_n_f32(0);
+    for (; i + 16 <= k; i += 16)
+        for (int l = 0; l < 4; l++) {
+            float32x4_t a[4];
+            for (int r = 0; r < n_w; r++)
+                a[r] = load_4(type, w + (size_t)r * row_bytes, i + 4 * l);
+            for (int j = 0; j < n_x; j++) {
+                const float32x4_t b = vld1q_f32((const float *)(x + (size_t)j * x_stride) + i + 4 * l);
+                for (int r = 0; r < n_w; r++)
+                    p[r][j][l] = vfmaq_f32(p[r][j][l], a[r], b);
+            }
+        }
+    if (i < k)
+        for (int l = 0; l < 4; l++, i += 4)
+            for (int r = 0; r < n_w; r++) {
+                const float32x4_t a = load_some(type, w + (size_t)r * row_bytes, i, k - i);
+                for (int j = 0; j < n_x; j++) {
+                    const float *row = (const float *)(x + (size_t)j * x_stride);
+                    p[r][j][l] = vfmaq_f32(p[r][j][l], a, el_load_lanes(row + EL_MIN(i, k), k - i));
+                }
+            }
+    for (int r = 0; r < n_w; r++)
+        for (int j = 0; j < n_x; j++)
+            y[j * ldy + r] = el_fold_lanes(p[r][j]);
+}
+
+/* All activation rows for n_w weight rows. */
+INLINE void strip(int type, int n_w, int n_x_most, float *y, int64_t ldy, const uint8_t *w, size_t row_bytes,
+                  const uint8_t *x, size_t x_stride, int64_t n_x, int64_t k)
+{
+    int64_t j = 0;
+
+    for (; j + n_x_most <= n_x; j += n_x_most)
+        tile(type, n_w, n_x_most, y + j * ldy, ldy, w, row_bytes, x + (size_t)j * x_stride, x_stride, k);
+    for (; j < n_x; j++)
+        tile(type, n_w, 1, y + j * ldy, ldy, w, row_bytes, x + (size_t)j * x_stride, x_stride, k);
+}
+
+INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row_bytes, int64_t n_rows,
+                   const uint8_t *x, size_t x_stride, int64_t n_x, int64_t k)
+{
+    int64_t r = 0;
+
+    if (n_x == 1)
+        for (; r + 4 <= n_rows; r += 4)
+            strip(type, 4, 1, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);
+    for (; r + 2 <= n_rows; r += 2)
+        strip(type, 2, 3, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);
+    for (; r < n_rows; r++)
+        strip(type, 1, 3, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);
+}
+
+#define MATMUL(NAME, TYPE)                                                                                             \
+    static void matmul_##NAME(float *y, int64_t ldy, const void *w, size_t row_bytes, int64_t n_rows, const void *x,   \
+                              size_t x_stride, int64_t n_x, int64_t k, void *scratch)                                  \
+    {                                                                                                                  \
+        (void)scratch;                                                                                                 \
+        matmul(TYPE, y, ldy, w, row_bytes, n_rows, x, x_stride, n_x, k);                                               \
+    }
+MATMUL(f32, EL_TYPE_F32)
+MATMUL(f16, EL_TYPE_F16)
+MATMUL(bf16, EL_TYPE_BF16)
+
+void el_floats_use_neon(el_kernels *t)
+{
+    t->matmul[EL_TYPE_F32] = matmul_f32;
+    t->matmul[EL_TYPE_F16] = matmul_f16;
+    t->matmul[EL_TYPE_BF16] = matmul_bf16;
+}

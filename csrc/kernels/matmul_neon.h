@@ -1,0 +1,209 @@
+/* matmul_neon.h - weights in blocks of 32 times activations on ARM, over the products of one instruction set:
+ * included by matmul_neon.c, matmul_dotprod.c and matmul_i8mm.c after their products_ISA.h (the idea of one small file
+ * per CPU around shared source is llamafile's). EL_USE names the function that fills the table.
+ *
+ * One activation row: four weight rows, as they lie in the file, times the row; their sums are folded into four lanes.
+ * More activation rows: a block of eight rows is unpacked once and stays in registers for up to 32 activation rows.
+ * No prefetches: eight streams in order are what the hardware's prefetchers follow, and there was no ARM machine to
+ * show the opposite. */
+#include "rows_in_lanes_neon.h"
+
+/* ---- what the types differ in: known while compiling, so every branch on it disappears ---- */
+
+INLINE bool has_min(int type) { return type == EL_TYPE_Q4_1 || type == EL_TYPE_Q5_1; }
+INLINE bool has_fifth(int type) { return type == EL_TYPE_Q5_0 || type == EL_TYPE_Q5_1; }
+
+INLINE size_t block_bytes(int type)
+{
+    return type == EL_TYPE_Q4_0 || type == EL_TYPE_IQ4_NL ? 18
+           : type == EL_TYPE_Q4_1                         ? 20
+           : type == EL_TYPE_Q5_0                         ? 22
+           : type == EL_TYPE_Q5_1                         ? 24
+           : type == EL_TYPE_Q8_0                         ? 34
+                                                          : 17;
+}
+
+/* Where the nibbles or bytes begin. */
+INLINE size_t quants_at(int type) { return type == EL_TYPE_Q8_0 ? 2 : block_bytes(type) - 16; }
+
+/* The largest |weight|. */
+INLINE int most_of(int type)
+{
+    return type == EL_TYPE_Q8_0     ? 128
+           : type == EL_TYPE_IQ4_NL ? 127
+           : type == EL_TYPE_MXFP4  ? 12
+           : has_fifth(type)        ? 31
+                                    : 15;
+}
+
+/* 0xff where the bit of the weight is clear: byte `from` holds the first eight. */
+INLINE uint8x16_t clear_bits(uint8x16_t spread)
+{
+    const uint8x16_t place = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
+
+    return vceqzq_u8(vandq_u8(spread, place));
+}
+
+/* Puts the fifth bits above 16 nibbles. Q5_0 subtracts 16, which makes the upper half of the byte the bit's opposite.
+ */
+INLINE uint8x16_t with_fifth(int type, uint8x16_t nibbles, uint8x16_t clear)
+{
+    return type == EL_TYPE_Q5_0 ? vsliq_n_u8(nibbles, clear, 4) : vorrq_u8(nibbles, vbicq_u8(vdupq_n_u8(16), clear));
+}
+
+INLINE int8x16_t value_of(int type, uint8x16_t nibbles)
+{
+    if (type == EL_TYPE_IQ4_NL)
+        return vqtbl1q_s8(vld1q_s8(el_iq4_values), nibbles);
+    if (type == EL_TYPE_MXFP4)
+        return vqtbl1q_s8(vld1q_s8(el_mxfp4_values), nibbles);
+    return as_signed(nibbles);
+}
+
+/* Weights 0 to 15 and 16 to 31 of a block; Q4_0's are 8 too large. */
+INLINE void unpack_row(int type, int8x16_t *low, int8x16_t *high, const uint8_t *block)
+{
+    const uint8x16_t v = vld1q_u8(block + quants_at(type));
+    uint8x16_t a = low_nibbles(v), b = high_nibbles(v);
+
+    if (type == EL_TYPE_Q8_0) {
+        *low = as_signed(v);
+        *high = as_signed(vld1q_u8(block + quants_at(type) + 16));
+        return;
+    }
+    if (has_fifth(type)) {
+        const uint8x16_t each = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1)), two = vdupq_n_u8(2);
+        const uint8x16_t high_bits = vreinterpretq_u8_u32(vdupq_n_u32(el_load32(block + quants_at(type) - 4)));
+        a = with_fifth(type, a, clear_bits(vqtbl1q_u8(high_bits, each)));
+        b = with_fifth(type, b, clear_bits(vqtbl1q_u8(high_bits, vaddq_u8(each, two))));
+    }
+    *low = value_of(type, a);
+    *high = value_of(type, b);
+}
+
+/* w[r] and w[4 + r]: the halves of row r's block. */
+INLINE void unpack_rows(int type, int8x16_t w[2 * LANES], const uint8_t *const p[LANES], size_t at)
+{
+    for (int r = 0; r < LANES; r++)
+        unpack_row(type, &w[r], &w[LANES + r], p[r] + at);
+}
+
+typedef struct row_scales {
+    float32x4_t d, m;
+} row_scales;
+
+INLINE row_scales scales_at(int type, const uint8_t *const p[LANES], size_t at)
+{
+    row_scales s = {vdupq_n_f32(0), vdupq_n_f32(0)};
+
+    if (has_min(type)) {
+        split_f16(gather_32(p, at), &s.d, &s.m);
+    } else if (type == EL_TYPE_MXFP4) {
+        const float d[LANES] = {el_e8m0_half(p[0][at]), el_e8m0_half(p[1][at]), el_e8m0_half(p[2][at]),
+                                el_e8m0_half(p[3][at])};
+        s.d = vld1q_f32(d);
+    } else {
+        s.d = gather_f16(p, at);
+    }
+    return s;
+}
+
+/* The float steps of a block. */
+INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t sum, row_scales w, float d, float s)
+{
+    acc = vfmaq_f32(acc, vmulq_n_f32(w.d, d), vcvtq_f32_s32(sum));
+    return has_min(type) ? vfmaq_n_f32(acc, w.m, s) : acc;
+}
+
+/* ---- one activation row --------------------------------------------------------------- */
+
+INLINE float32x4_t gemv_4(int type, const uint8_t *const p[LANES], const uint8_t *x, int64_t k)
+{
+    const float *d = (const float *)(x + el_act32_d(k)), *s = (const float *)(x + el_act32_s(k));
+    const int32_t *sum8 = (const int32_t *)(x + el_act32_sum8(k));
+    float32x4_t acc = vdupq_n_f32(0);
+    size_t at = 0;
+
+    for (int64_t b = 0; b < k / 32; b++, at += block_bytes(type)) {
+        const int8x16_t q[2] = {vld1q_s8((const int8_t *)x + 32 * b), vld1q_s8((const int8_t *)x + 32 * b + 16)};
+        int8x16_t w[2 * LANES];
+        int32x4_t sum;
+        unpack_rows(type, w, p, at);
+        sum = dots_32(most_of(type), w, q);
+        if (type == EL_TYPE_Q4_0)
+            sum = vsubq_s32(sum, vdupq_n_s32(sum8[b]));
+        acc = step(type, acc, sum, scales_at(type, p, at), d[b], s[b]);
+    }
+    return acc;
+}
+
+/* ---- several activation rows ---------------------------------------------------------- */
+
+INLINE void pack_block(int type, int8x16_t packed[8], const uint8_t *const p[LANES], size_t at)
+{
+    int8x16_t w[2 * LANES];
+
+    unpack_rows(type, w, p, at);
+    if (type == EL_TYPE_Q4_0)
+        for (int i = 0; i < 2 * LANES; i++)
+            w[i] = vsubq_s8(w[i], vdupq_n_s8(8));
+    pack(packed, w);
+    pack(packed + 4, w + 4);
+}
+
+/* acc[g][j]: the sums of the four rows of group g for activation row j. */
+INLINE void gemm_8(int type, float32x4_t acc[GROUPS][X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x,
+                   size_t x_stride, int64_t n_x, int64_t k)
+{
+    const size_t d_at = el_act32_d(k), s_at = el_act32_s(k);
+    int8x16_t w[GROUPS][8];
+    row_scales scales[GROUPS];
+    size_t at = 0;
+
+    for (int g = 0; g < GROUPS; g++)
+        for (int64_t j = 0; j < n_x; j++)
+            acc[g][j] = vdupq_n_f32(0);
+    for (int64_t b = 0; b < k / 32; b++, at += block_bytes(type)) {
+        for (int g = 0; g < GROUPS; g++) {
+            pack_block(type, w[g], p + LANES * g, at);
+            scales[g] = scales_at(type, p + LANES * g, at);
+        }
+        for (int64_t j = 0; j < n_x; j += X_STEP) {
+            const uint8_t *row = x + (size_t)j * x_stride;
+            const size_t next = j + 1 < n_x ? x_stride : 0; /* without a partner the row is its own */
+            const acts q = load_acts((const int8_t *)row + 32 * b, next);
+            for (int g = 0; g < GROUPS; g++) {
+                int32x4_t sum[X_STEP];
+                sums_32(most_of(type), sum, w[g], &q);
+                for (int i = 0; i < X_STEP; i++) {
+                    const uint8_t *per_block = row + (size_t)i * next + 4 * b;
+                    acc[g][j + i] = step(type, acc[g][j + i], sum[i], scales[g], float_at(per_block + d_at),
+                                         float_at(per_block + s_at));
+                }
+            }
+        }
+    }
+}
+
+/* ---- all rows ------------------------------------------------------------------------- */
+
+#include "matmul_rows_neon.h"
+
+MATMUL(q4_0, EL_TYPE_Q4_0)
+MATMUL(q4_1, EL_TYPE_Q4_1)
+MATMUL(q5_0, EL_TYPE_Q5_0)
+MATMUL(q5_1, EL_TYPE_Q5_1)
+MATMUL(q8_0, EL_TYPE_Q8_0)
+MATMUL(iq4_nl, EL_TYPE_IQ4_NL)
+MATMUL(mxfp4, EL_TYPE_MXFP4)
+
+void EL_USE(el_kernels *t)
+{
+    t->matmul[EL_TYPE_Q4_0] = matmul_q4_0;
+    t->matmul[EL_TYPE_Q4_1] = matmul_q4_1;
+    t->matmul[EL_TYPE_Q5_0] = matmul_q5_0;
+    t->matmul[EL_TYPE_Q5_1] = matmul_q5_1;
+    t->matmul[EL_TYPE_Q8_0] = matmul_q8_0;
+    t->matmul[EL_TYPE_IQ4_NL] = matmul_iq4_nl;
+    t->matmul[EL_TYPE_MXFP4] = matmul_mxfp4;
+}

@@ -1,0 +1,90 @@
+/* products_neon.h - four weight rows times activations, exact in int32, without sdot. The templates matmul_neon.h and
+ * superblock_neon.h are written over these functions; products_dotprod.h and products_i8mm.h have the same names.
+ *   dots_16, dots_32   rows as they are times one activation row: lane r of the result is row r
+ *   pack               16 weights of four rows in the order that sums_16 and sums_32 want
+ *   sums_16, sums_32   packed rows times X_STEP activation rows
+ * most: the largest |weight|, known while compiling. It says how many products, of at most 127 * most each, int16 can
+ * sum before they are widened: two of 128, eight of 31. */
+#ifndef EL_PRODUCTS_NEON_H
+#define EL_PRODUCTS_NEON_H
+
+#include "rows_in_lanes_neon.h"
+
+enum { X_STEP = 1 };
+
+typedef struct acts {
+    int8x16_t v[2];
+} acts;
+
+INLINE acts load_acts(const int8_t *q, size_t x_stride)
+{
+    (void)x_stride;
+    return (acts){{vld1q_s8(q), vld1q_s8(q + 16)}};
+}
+
+/* Pairs of products. */
+INLINE int16x8_t dot_16(int8x16_t w, int8x16_t x)
+{
+    return vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x);
+}
+
+INLINE int16x8_t add_dot_16(int16x8_t sum, int8x16_t w, int8x16_t x)
+{
+    return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(w), vget_low_s8(x)), w, x);
+}
+
+INLINE bool fits(int most, int products) { return products * most * 127 < 0x8000; }
+
+/* v[r]: eight sums of n_products each of row r. */
+INLINE int32x4_t fold_rows(int most, int n_products, const int16x8_t v[LANES])
+{
+    if (fits(most, 2 * n_products))
+        return vpaddq_s32(vpaddlq_s16(vpaddq_s16(v[0], v[1])), vpaddlq_s16(vpaddq_s16(v[2], v[3])));
+    return vpaddq_s32(vpaddq_s32(vpaddlq_s16(v[0]), vpaddlq_s16(v[1])),
+                      vpaddq_s32(vpaddlq_s16(v[2]), vpaddlq_s16(v[3])));
+}
+
+INLINE int32x4_t dots_16(int most, const int8x16_t w[LANES], int8x16_t x)
+{
+    int16x8_t v[LANES];
+
+    for (int r = 0; r < LANES; r++)
+        v[r] = dot_16(w[r], x);
+    return fold_rows(most, 2, v);
+}
+
+INLINE int32x4_t dots_32(int most, const int8x16_t w[2 * LANES], const int8x16_t x[2])
+{
+    int16x8_t v[LANES];
+    int32x4_t wide[LANES];
+
+    for (int r = 0; r < LANES; r++) {
+        v[r] = dot_16(w[r], x[0]);
+        if (fits(most, 4))
+            v[r] = add_dot_16(v[r], w[LANES + r], x[1]);
+        else
+            wide[r] = vpadalq_s16(vpaddlq_s16(v[r]), dot_16(w[LANES + r], x[1]));
+    }
+    if (fits(most, 4))
+        return fold_rows(most, 4, v);
+    return vpaddq_s32(vpaddq_s32(wide[0], wide[1]), vpaddq_s32(wide[2], wide[3]));
+}
+
+/* Rows in lanes would need every four activations spread and gain nothing. */
+INLINE void pack(int8x16_t packed[4], const int8x16_t row[LANES])
+{
+    for (int r = 0; r < LANES; r++)
+        packed[r] = row[r];
+}
+
+INLINE void sums_16(int most, int32x4_t sum[X_STEP], const int8x16_t w[4], const acts *x, int e)
+{
+    sum[0] = dots_16(most, w, x->v[e]);
+}
+
+INLINE void sums_32(int most, int32x4_t sum[X_STEP], const int8x16_t w[8], const acts *x)
+{
+    sum[0] = dots_32(most, w, x->v);
+}
+
+#endif

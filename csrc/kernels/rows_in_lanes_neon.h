@@ -1,0 +1,101 @@
+/* rows_in_lanes_neon.h - four weight rows side by side: their bytes loaded, transposed, and what is common to
+ * matmul_neon.h and superblock_neon.h. */
+#ifndef EL_ROWS_IN_LANES_NEON_H
+#define EL_ROWS_IN_LANES_NEON_H
+
+#include "lanes_neon.h"
+
+#include "blocks.h"
+
+/* Weight rows in the lanes of one register; groups of them that share activations when there are several of these; how
+ * many of these share unpacked weights. */
+enum { LANES = 4, GROUPS = 2, ROWS = LANES * GROUPS, X_CHUNK = 32 };
+
+/* ---- bytes ---------------------------------------------------------------------------- */
+
+INLINE uint8x16_t low_nibbles(uint8x16_t v) { return vandq_u8(v, vdupq_n_u8(15)); }
+INLINE uint8x16_t high_nibbles(uint8x16_t v) { return vshrq_n_u8(v, 4); }
+
+INLINE int8x16_t as_signed(uint8x16_t v) { return vreinterpretq_s8_u8(v); }
+
+/* The bits of `mask` after a shift right by n (left when negative); n is known while compiling. */
+INLINE uint8x16_t bits(uint8x16_t v, int n, int mask)
+{
+    if (n > 0)
+        v = v >> vdupq_n_u8((uint8_t)n);
+    else if (n < 0)
+        v = v << vdupq_n_u8((uint8_t)-n);
+    return vandq_u8(v, vdupq_n_u8((uint8_t)mask));
+}
+
+/* Scales of four rows as floats. */
+INLINE float32x4_t gather_f16(const uint8_t *const p[LANES], size_t at)
+{
+    uint16x4_t v = vdup_n_u16(el_load16(p[0] + at));
+
+    v = vset_lane_u16(el_load16(p[1] + at), v, 1);
+    v = vset_lane_u16(el_load16(p[2] + at), v, 2);
+    v = vset_lane_u16(el_load16(p[3] + at), v, 3);
+    return el_floats_of(v);
+}
+
+/* A dword of each row: row r in lane r. */
+INLINE uint32x4_t gather_32(const uint8_t *const p[LANES], size_t at)
+{
+    uint32x4_t v = vdupq_n_u32(el_load32(p[0] + at));
+
+    v = vsetq_lane_u32(el_load32(p[1] + at), v, 1);
+    v = vsetq_lane_u32(el_load32(p[2] + at), v, 2);
+    return vsetq_lane_u32(el_load32(p[3] + at), v, 3);
+}
+
+/* Of dwords that hold two f16 each, the low ones in *low and the high ones in *high. */
+INLINE void split_f16(uint32x4_t v, float32x4_t *low, float32x4_t *high)
+{
+    *low = el_floats_of(vmovn_u32(v));
+    *high = el_floats_of(vshrn_n_u32(v, 16));
+}
+
+/* row[r]: 16 bytes of row r. out[s]: bytes 4 s .. 4 s + 3 of row r in lane r. */
+INLINE void transpose_4(uint32x4_t out[4], const uint32x4_t row[4])
+{
+    const uint64x2_t a = vreinterpretq_u64_u32(vtrn1q_u32(row[0], row[1]));
+    const uint64x2_t b = vreinterpretq_u64_u32(vtrn2q_u32(row[0], row[1]));
+    const uint64x2_t c = vreinterpretq_u64_u32(vtrn1q_u32(row[2], row[3]));
+    const uint64x2_t d = vreinterpretq_u64_u32(vtrn2q_u32(row[2], row[3]));
+
+    out[0] = vreinterpretq_u32_u64(vzip1q_u64(a, c));
+    out[1] = vreinterpretq_u32_u64(vzip1q_u64(b, d));
+    out[2] = vreinterpretq_u32_u64(vzip2q_u64(a, c));
+    out[3] = vreinterpretq_u32_u64(vzip2q_u64(b, d));
+}
+
+INLINE void transpose_at(uint8x16_t out[4], const uint8_t *const p[LANES], size_t at)
+{
+    uint32x4_t row[4], v[4];
+
+    for (int r = 0; r < LANES; r++)
+        row[r] = vreinterpretq_u32_u8(vld1q_u8(p[r] + at));
+    transpose_4(v, row);
+    for (int s = 0; s < 4; s++)
+        out[s] = vreinterpretq_u8_u32(v[s]);
+}
+
+/* ---- rows of a matrix ------------------------------------------------------------------ */
+
+/* The last rows of a matrix whose count is no multiple of n: missing ones repeat the last, and are not stored. */
+INLINE void row_pointers(const uint8_t *p[], int n, const uint8_t *w, size_t row_bytes, int64_t row, int64_t n_rows)
+{
+    for (int64_t i = 0; i < n; i++)
+        p[i] = w + (size_t)EL_MIN(row + i, n_rows - 1) * row_bytes;
+}
+
+INLINE float float_at(const uint8_t *p)
+{
+    float f;
+
+    memcpy(&f, p, 4);
+    return f;
+}
+
+#endif
