@@ -14,7 +14,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 C_FILES = $(shell find csrc tests/c tests/fuzz src -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build models lint format test test-c test-python sanitize fuzz bench wheel sdist clean
+.PHONY: help tools build models lint format test test-c test-python test-arm sanitize fuzz bench wheel sdist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,21 @@ test-python: models ## Python tests alone; ARGS='-k name' passes options on
 	$(PY) -m pytest $(ARGS)
 
 test: build lint test-c models test-python ## everything: build, lint, C tests, Python tests with the real models
+
+# Debian's cross compiler and emulator. QEMU itself runs each test on the oldest CPU that has its instruction set; the
+# whole of test_kernels on one that has them all would say nothing new.
+test-arm: $(VENV)/.ready ## cross-build for 64-bit ARM, run the C tests on emulated CPUs (first time some minutes)
+	@missing=""; \
+	command -v aarch64-linux-gnu-g++ >/dev/null || missing="$$missing g++-aarch64-linux-gnu libc6-dev-arm64-cross"; \
+	command -v qemu-aarch64-static >/dev/null || command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user-static"; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; \
+	  else echo "missing:$$missing. Run"; echo "  sudo apt-get install$$missing"; exit 1; fi; fi
+	cmake -S . -B build/arm64 -G Ninja -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DEDGELLM_DEVELOPER=ON \
+	  -DEDGELLM_IN_SOURCE=OFF -DPython_EXECUTABLE=$(CURDIR)/$(PY)
+	cmake --build build/arm64
+	ctest --test-dir build/arm64 --output-on-failure --parallel $(JOBS) --exclude-regex '^test_kernels$$'
 
 sanitize: build ## the suite under the address, undefined-behaviour and thread sanitizers (KINDS=thread)
 	JOBS=$(JOBS) PYTHON=$(PY) tools/sanitize.sh $(KINDS)

@@ -17,50 +17,51 @@ INLINE float32x4_t load_4(int type, const uint8_t *w, int64_t i)
     return type == EL_TYPE_F16 ? el_floats_of(v) : vreinterpretq_f32_u32(vshll_n_u16(v, 16));
 }
 
-/* The first n of them, 0 after; nothing past them is read. */
-INLINE float32x4_t load_some(int type, const uint8_t *w, int64_t i, int64_t n)
-{
-    uint8_t bytes[16] = {0};
+/* Sums of n_w weight rows times n_x activation rows, both known while compiling. */
+typedef struct sums {
+    float32x4_t p[4][3][4];
+} sums;
 
-    if (n > 0)
-        memcpy(bytes, w + (size_t)i * element_bytes(type), (size_t)EL_MIN(n, 4) * element_bytes(type));
-    return load_4(type, bytes, 0);
+/* 16 weights of each row, starting i elements in. */
+INLINE void add_16(int type, int n_w, int n_x, sums *s, const uint8_t *w, size_t row_bytes, const uint8_t *x,
+                   size_t x_stride, int64_t i)
+{
+    for (int l = 0; l < 4; l++) {
+        float32x4_t a[4];
+        for (int r = 0; r < n_w; r++)
+            a[r] = load_4(type, w + (size_t)r * row_bytes, i + 4 * l);
+        for (int j = 0; j < n_x; j++) {
+            const float32x4_t b = vld1q_f32((const float *)(x + (size_t)j * x_stride) + i + 4 * l);
+            for (int r = 0; r < n_w; r++)
+                s->p[r][j][l] = vfmaq_f32(s->p[r][j][l], a[r], b);
+        }
+    }
 }
 
-/* n_w weight rows times n_x activation rows, both known while compiling. */
 INLINE void tile(int type, int n_w, int n_x, float *y, int64_t ldy, const uint8_t *w, size_t row_bytes,
                  const uint8_t *x, size_t x_stride, int64_t k)
 {
-    float32x4_t p[4][3][4];
-    int64_t i = 0;
+    const size_t whole = (size_t)k / 16 * 16, rest = (size_t)k - whole, bytes = element_bytes(type);
+    sums s;
 
     for (int r = 0; r < n_w; r++)
         for (int j = 0; j < n_x; j++)
             for (int l = 0; l < 4; l++)
-                p[r][j][l] = vdupq_n_f32(0);
-    for (; i + 16 <= k; i += 16)
-        for (int l = 0; l < 4; l++) {
-            float32x4_t a[4];
-            for (int r = 0; r < n_w; r++)
-                a[r] = load_4(type, w + (size_t)r * row_bytes, i + 4 * l);
-            for (int j = 0; j < n_x; j++) {
-                const float32x4_t b = vld1q_f32((const float *)(x + (size_t)j * x_stride) + i + 4 * l);
-                for (int r = 0; r < n_w; r++)
-                    p[r][j][l] = vfmaq_f32(p[r][j][l], a[r], b);
-            }
-        }
-    if (i < k)
-        for (int l = 0; l < 4; l++, i += 4)
-            for (int r = 0; r < n_w; r++) {
-                const float32x4_t a = load_some(type, w + (size_t)r * row_bytes, i, k - i);
-                for (int j = 0; j < n_x; j++) {
-                    const float *row = (const float *)(x + (size_t)j * x_stride);
-                    p[r][j][l] = vfmaq_f32(p[r][j][l], a, el_load_lanes(row + EL_MIN(i, k), k - i));
-                }
-            }
+                s.p[r][j][l] = vdupq_n_f32(0);
+    for (int64_t i = 0; i < (int64_t)whole; i += 16)
+        add_16(type, n_w, n_x, &s, w, row_bytes, x, x_stride, i);
+    if (rest) { /* padded with zeros on both sides; nothing past the rows is read */
+        uint8_t w_rest[4][64] = {{0}};
+        float x_rest[3][16] = {{0}};
+        for (int r = 0; r < n_w; r++)
+            memcpy(w_rest[r], w + (size_t)r * row_bytes + whole * bytes, rest * bytes);
+        for (int j = 0; j < n_x; j++)
+            memcpy(x_rest[j], x + (size_t)j * x_stride + whole * sizeof(float), rest * sizeof(float));
+        add_16(type, n_w, n_x, &s, w_rest[0], sizeof w_rest[0], (const uint8_t *)x_rest[0], sizeof x_rest[0], 0);
+    }
     for (int r = 0; r < n_w; r++)
         for (int j = 0; j < n_x; j++)
-            y[j * ldy + r] = el_fold_lanes(p[r][j]);
+            y[j * ldy + r] = el_fold_lanes(s.p[r][j]);
 }
 
 /* All activation rows for n_w weight rows. */

@@ -38,6 +38,8 @@ INLINE bool fits(int most, int products) { return products * most * 127 < 0x8000
 /* v[r]: eight sums of n_products each of row r. */
 INLINE int32x4_t fold_rows(int most, int n_products, const int16x8_t v[LANES])
 {
+    if (fits(most, 4 * n_products))
+        return vpaddlq_s16(vpaddq_s16(vpaddq_s16(v[0], v[1]), vpaddq_s16(v[2], v[3])));
     if (fits(most, 2 * n_products))
         return vpaddq_s32(vpaddlq_s16(vpaddq_s16(v[0], v[1])), vpaddlq_s16(vpaddq_s16(v[2], v[3])));
     return vpaddq_s32(vpaddq_s32(vpaddlq_s16(v[0]), vpaddlq_s16(v[1])),

@@ -18,14 +18,18 @@ INLINE uint8x16_t high_nibbles(uint8x16_t v) { return vshrq_n_u8(v, 4); }
 
 INLINE int8x16_t as_signed(uint8x16_t v) { return vreinterpretq_s8_u8(v); }
 
-/* The bits of `mask` after a shift right by n (left when negative); n is known while compiling. */
-INLINE uint8x16_t bits(uint8x16_t v, int n, int mask)
+/* A shift of each byte right by n (left when negative); n is known while compiling. */
+INLINE uint8x16_t shifted(uint8x16_t v, int n)
 {
-    if (n > 0)
-        v = v >> vdupq_n_u8((uint8_t)n);
-    else if (n < 0)
-        v = v << vdupq_n_u8((uint8_t)-n);
-    return vandq_u8(v, vdupq_n_u8((uint8_t)mask));
+    return n > 0 ? v >> vdupq_n_u8((uint8_t)n) : n < 0 ? v << vdupq_n_u8((uint8_t)-n) : v;
+}
+
+/* The bits of `mask` after that shift; and v with these bits put in their place. */
+INLINE uint8x16_t bits(uint8x16_t v, int n, int mask) { return vandq_u8(shifted(v, n), vdupq_n_u8((uint8_t)mask)); }
+
+INLINE uint8x16_t with_bits(uint8x16_t v, uint8x16_t from, int n, int mask)
+{
+    return vbslq_u8(vdupq_n_u8((uint8_t)mask), shifted(from, n), v);
 }
 
 /* Scales of four rows as floats. */
