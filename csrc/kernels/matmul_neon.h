@@ -3,7 +3,8 @@
  * per CPU around shared source is llamafile's). EL_USE names the function that fills the table.
  *
  * One activation row: four weight rows, as they lie in the file, times the row; their sums are folded into four lanes.
- * More activation rows: a block of eight rows is unpacked once and stays in registers for up to 32 activation rows.
+ * More activation rows: a block of four or eight rows is unpacked once and stays in registers for up to 32
+ * activation rows.
  * No prefetches: eight streams in order are what the hardware's prefetchers follow, and there was no ARM machine to
  * show the opposite. */
 #include "rows_in_lanes_neon.h"
@@ -152,8 +153,8 @@ INLINE void pack_block(int type, int8x16_t packed[8], const uint8_t *const p[LAN
 }
 
 /* acc[g][j]: the sums of the four rows of group g for activation row j. */
-INLINE void gemm_8(int type, float32x4_t acc[GROUPS][X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x,
-                   size_t x_stride, int64_t n_x, int64_t k)
+INLINE void gemm(int type, float32x4_t acc[GROUPS][X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x,
+                 size_t x_stride, int64_t n_x, int64_t k)
 {
     const size_t d_at = el_act32_d(k), s_at = el_act32_s(k);
     int8x16_t w[GROUPS][8];

@@ -1,5 +1,5 @@
 /* matmul_rows_neon.h - the loops over rows that matmul_neon.h and superblock_neon.h share, around the gemv_4 and
- * gemm_8 that each of them defines. */
+ * gemm that each of them defines. */
 
 INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row_bytes, int64_t n_rows,
                    const uint8_t *x, size_t x_stride, int64_t n_x, int64_t k)
@@ -18,7 +18,7 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
         const int64_t n = EL_MIN(n_x - first, (int64_t)X_CHUNK);
         for (int64_t row = 0; row < n_rows; row += ROWS) {
             row_pointers(p, ROWS, w, row_bytes, row, n_rows);
-            gemm_8(type, acc, p, x + (size_t)first * x_stride, x_stride, n, k);
+            gemm(type, acc, p, x + (size_t)first * x_stride, x_stride, n, k);
             for (int64_t j = 0; j < n; j++)
                 for (int g = 0; g < GROUPS; g++)
                     el_store_lanes(y + (first + j) * ldy + row + LANES * g, acc[g][j], n_rows - row - LANES * g);

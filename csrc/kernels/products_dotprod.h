@@ -5,7 +5,7 @@
 
 #include "dots_dotprod.h"
 
-enum { X_STEP = 1 };
+enum { X_STEP = 1, GROUPS = 2, ROWS = LANES * GROUPS };
 
 typedef struct acts {
     int8x16_t v[2];

@@ -5,7 +5,7 @@
 
 #include "dots_dotprod.h"
 
-enum { X_STEP = 2 };
+enum { X_STEP = 2, GROUPS = 2, ROWS = LANES * GROUPS };
 
 INLINE int8x16_t low_halves(int8x16_t a, int8x16_t b)
 {

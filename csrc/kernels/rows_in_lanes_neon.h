@@ -7,9 +7,8 @@
 
 #include "blocks.h"
 
-/* Weight rows in the lanes of one register; groups of them that share activations when there are several of these; how
- * many of these share unpacked weights. */
-enum { LANES = 4, GROUPS = 2, ROWS = LANES * GROUPS, X_CHUNK = 32 };
+/* Weight rows in the lanes of one register; how many activation rows share unpacked weights. */
+enum { LANES = 4, X_CHUNK = 32 };
 
 /* ---- bytes ---------------------------------------------------------------------------- */
 

@@ -339,8 +339,8 @@ INLINE void add_sub_block_lanes(int type, int s, int32x4_t total[GROUPS][X_CHUNK
 }
 
 /* acc[g][j]: the sums of the four rows of group g for activation row j. */
-INLINE void gemm_8(int type, float32x4_t acc[GROUPS][X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x,
-                   size_t x_stride, int64_t n_x, int64_t k)
+INLINE void gemm(int type, float32x4_t acc[GROUPS][X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x,
+                 size_t x_stride, int64_t n_x, int64_t k)
 {
     int32x4_t total[GROUPS][X_CHUNK];
     sub_scales scales[GROUPS];
