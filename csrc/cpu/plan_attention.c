@@ -1,7 +1,7 @@
 /* plan_attention.c - attention over the paged cache: one region, or two when rows are few and segments many. */
 #include "cpu_planner.h"
 
-enum { MAX_HEADS_PER_CHUNK = 32 /* queries of one attention chunk */ };
+enum { MAX_HEADS_PER_CHUNK = 64 /* queries of one attention chunk */ };
 
 static int kv_kind(enum ggml_type type)
 {

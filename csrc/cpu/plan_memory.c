@@ -106,16 +106,21 @@ typedef struct arena {
     int32_t n_holes, cap;
 } arena;
 
-/* Room for size bytes in region `at`, from a hole if one is large enough; then the region has to wait for stragglers.
- */
+/* A worker that loses its core in a region keeps that region's buffers for some milliseconds, and whoever wants to use
+ * them again waits. So memory is left alone for as many regions, if that costs no more than FRESH_BYTES. */
+enum { REST_REGIONS = 24, FRESH_BYTES = 48 << 20 };
+
+/* Room for size bytes in region `at`, from the hole that has rested longest; then the region has to wait for
+ * stragglers. */
 static size_t place(el_planner *p, arena *a, size_t size, int32_t at)
 {
+    hole *h = NULL;
     size_t offset;
 
-    for (int32_t i = 0; i < a->n_holes; i++) {
-        hole *h = &a->holes[i];
-        if (h->size < size)
-            continue;
+    for (int32_t i = 0; i < a->n_holes; i++)
+        if (a->holes[i].size >= size && (!h || a->holes[i].last_region < h->last_region))
+            h = &a->holes[i];
+    if (h && (h->last_region + REST_REGIONS <= at || a->used + size > FRESH_BYTES)) {
         offset = h->offset;
         p->plan->regions[at].wait_for = EL_MAX(p->plan->regions[at].wait_for, h->last_region);
         h->offset += size;

@@ -7,8 +7,10 @@
 enum {
     LOOK_AHEAD = 48, /* nodes between products that share their input */
     CHUNKS_PER_WORKER = 6,
-    BIG_OUT = 128,
-    BIG_ROWS = 32 /* outputs and rows of a chunk when there are many rows */
+    BIG_OUT = 256,
+    BIG_ROWS = 64, /* outputs and rows of a chunk when there are many rows, at most */
+    LEAST_OUT = 32,
+    BIG_CHUNKS_PER_WORKER = 12
 };
 
 /* Our kernel where this CPU has a fast one, else ggml's dot product inside our driver: a plain C kernel of ours is only
@@ -231,17 +233,29 @@ static void pair_gates(el_planner *p, el_matmul_job *job, const struct ggml_tens
     }
 }
 
-static void cut_into_chunks(el_planner *p, el_matmul_job *job)
+/* Outputs of a chunk, about: as many as leave every worker enough chunks. */
+static int64_t outputs_per_chunk(const el_planner *p, const el_matmul_job *job, bool big)
 {
-    const bool big = job->n_rows > EL_SMALL_ROWS;
-    int64_t total = 0, per_chunk;
-    int32_t n_chunks = 0, at;
+    int64_t total = 0, n = BIG_OUT;
 
     for (int32_t i = 0; i < job->n_products; i++)
         total += job->products[i].gated ? 0 : job->products[i].w->ne[1];
-    per_chunk = big ? BIG_OUT : EL_MIN(total / (p->plan->n_threads * CHUNKS_PER_WORKER) + 1, (int64_t)1024);
+    if (!big)
+        return EL_MIN(total / (p->plan->n_threads * CHUNKS_PER_WORKER) + 1, (int64_t)1024);
+    while (n > LEAST_OUT && total / n * job->n_blocks < (int64_t)p->plan->n_threads * BIG_CHUNKS_PER_WORKER)
+        n /= 2;
+    return n;
+}
+
+static void cut_into_chunks(el_planner *p, el_matmul_job *job)
+{
+    const bool big = job->n_rows > EL_SMALL_ROWS;
+    int64_t per_chunk;
+    int32_t n_chunks = 0, at;
+
     job->rows_per_block = big ? BIG_ROWS : job->n_rows;
     job->n_blocks = (int32_t)((job->n_rows + job->rows_per_block - 1) / job->rows_per_block);
+    per_chunk = outputs_per_chunk(p, job, big);
     for (int32_t i = 0; i < job->n_products; i++) {
         el_product *product = &job->products[i];
         const int64_t granule =

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import sys
 import time
@@ -266,7 +267,8 @@ def test_private_memory_of_this_process() -> None:
     if not Path("/proc/self/smaps_rollup").exists():
         pytest.skip("no smaps_rollup here")
     before = process.private_bytes(os.getpid())["private"]
-    block = bytearray(b"x" * 50_000_000)
+    block = mmap.mmap(-1, 50_000_000)  # pages that no one has freed before
+    block.write(b"x" * 50_000_000)
     assert process.private_bytes(os.getpid())["private"] > before + 45_000_000
     del block
 
