@@ -100,8 +100,11 @@ fuzz: $(VENV)/.ready ## each fuzz target for FUZZ_SECONDS=60 (needs clang)
 	  echo "$$name"; $$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 \
 	    -artifact_prefix=build/fuzz/found_$$name/ build/fuzz/found_$$name tests/fuzz/corpus_$$name || exit 1; done
 
-bench: models ## speed of SmolLM2 on this machine
-	$(VENV)/bin/edgellm bench smollm2 -p 512 -n 128 -r 5
+# BENCH=all is every model at every type of the ruler, some hours; RECORD= leaves bench/RESULTS.md alone.
+BENCH ?= smollm2 gemma3 1b:Q4_K_M
+RECORD ?= --record
+bench: models ## edgellm beside llama.cpp and ik_llama.cpp on a quiet machine (about an hour; BENCH="smollm2" for less)
+	$(PY) -m bench.compare $(BENCH) $(RECORD)
 
 wheel: $(VENV)/.ready ## dist/*.whl for this Python; EDGELLM_LEAN=1: for every Python, without edgellm.tensors
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -16,7 +16,7 @@ from typing import Any
 from bench import machine, models, native
 from bench.folders import ROOT
 from bench.peer import peers
-from bench.report import page
+from bench.report import overview, page
 from bench.rounds import FIGURES, NAMES, PROCESS_FIGURES, QUICK, Plan, Result, Session, say
 
 RESULTS = ROOT / "bench" / "RESULTS.md"
@@ -138,11 +138,15 @@ def main(words: list[str] | None = None) -> None:
     head = heading(command, quiet, options)
     print(head, flush=True)
     done = measure(options, plan)
+    pages = [text for _, text in done]
+    if len(done) > 1:
+        pages.append("### All together\n\n" + overview([result for result, _ in done], quick=options.quick) + "\n")
+        print(pages[-1], flush=True)
     if options.json:
         about: dict[str, Any] = {"heading": head, "models": [result.as_json() for result, _ in done]}
         options.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     if options.record:
-        record("\n".join([head, *(text for _, text in done)]))
+        record("\n".join([head, *pages]))
 
 
 if __name__ == "__main__":

@@ -249,6 +249,25 @@ def _verdict(summary: Summary) -> str:
     return _table(["target", "measured", "wanted", ""], rows)
 
 
+def overview(results: list[Result], *, quick: bool) -> str:
+    """All models' targets side by side: what was measured, in bold where the target was missed."""
+    columns = [(result.model, verdicts(Summary(result, QUICK if quick else FIGURES))) for result in results]
+    names = list(dict.fromkeys(text for _, found in columns for text, *_ in found))
+    rows = []
+    for name in names:
+        row = [name]
+        for _, found in columns:
+            cell = next((entry for entry in found if entry[0] == name), None)
+            row.append("-" if cell is None else _cell(cell[1], cell[2], cell[3]))
+        rows.append(row)
+    return _table(["measured (wanted)", *(model for model, _ in columns)], rows)
+
+
+def _cell(value: float, target: float, met: bool) -> str:
+    text = f"{value:.0f}" if value >= 20 else f"{value:.2f}"
+    return f"{text} ({target:g})" if met else f"**{text}** ({target:g})"
+
+
 def _peers(summary: Summary) -> list[str]:
     seen = {sample.peer for sample in summary.result.samples if sample.figure in summary.figures}
     return [peer for peer in (OURS, NATIVE, IK, XLLAMA) if peer in seen]
