@@ -154,7 +154,10 @@ def test_ctrl_c_at_any_stage(after: float, tiny: Path, home: Path) -> None:
 
 
 def test_an_answer_imports_little(tiny: Path, tmp_path: Path) -> None:
-    """The whole way to an answer: what loads is what it needs, the template engine only for a chat."""
+    """The whole way to an answer: what loads is what it needs, the template engine only for a chat.
+
+    (--max-tokens: for -n, click 8.5 imports difflib to see whether a long option was meant.)
+    """
     code = (
         "import sys; from edgellm.cli import main\n"
         "code = main(sys.argv[1:])\n"
@@ -169,7 +172,7 @@ def test_an_answer_imports_little(tiny: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     for how, engine in (("--chat", {"jinja2"}), ("--raw", set())):
         done = subprocess.run(
-            [sys.executable, "-c", code, "run", str(tiny), "hi", "-n", "1", "--temp", "0", how],
+            [sys.executable, "-c", code, "run", str(tiny), "hi", "--max-tokens", "1", "--temp", "0", how],
             check=False, capture_output=True, text=True, env=environment(tmp_path),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
