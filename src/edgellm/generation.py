@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -113,24 +112,22 @@ class Core:
                 self._room.wait(0.5)
 
 
-@dataclass(slots=True, eq=False)
 class Run:
     """One prompt and what has become of it."""
 
-    prompt: Sequence[int]
-    params: SamplingParams
-    seed: int
-    seq: int = -1
-    tokens: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: FinishReason | None = None
-    stop_reason: str | int | None = None
-    started: float = 0.0
-    first: float = 0.0
-    last: float = 0.0
-    n_reported: int = 0  # tokens that were in a chunk
-    n_texts_reported: int = 0
+    def __init__(self, prompt: Sequence[int], params: SamplingParams, seed: int) -> None:
+        self.prompt = prompt
+        self.params = params
+        self.seed = seed
+        self.seq = -1
+        self.tokens: list[int] = []
+        self.texts: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.finish: FinishReason | None = None
+        self.stop_reason: str | int | None = None
+        self.started = self.first = self.last = 0.0
+        self.n_reported = 0  # tokens that were in a chunk
+        self.n_texts_reported = 0
 
     def completion(self, asked: float, finish: FinishReason | None = None) -> Completion:
         """The result, when it was asked for at time *asked*."""

@@ -151,3 +151,31 @@ def test_ctrl_c_at_any_stage(after: float, tiny: Path, home: Path) -> None:
     assert process.returncode in (0, 1, 130, -signal.SIGINT)
     if process.returncode != -signal.SIGINT:
         assert b"Traceback" not in errors, errors.decode()
+
+
+def test_an_answer_imports_little(tiny: Path, tmp_path: Path) -> None:
+    """The whole way to an answer: what loads is what it needs, the template engine only for a chat.
+
+    (--max-tokens: for -n, click 8.5 imports difflib to see whether a long option was meant.)
+    """
+    code = (
+        "import sys; from edgellm.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "sys.stderr.write('\\n' + ' '.join(sys.modules)); sys.exit(code)"
+    )
+    heavy = {
+        "numpy", "rich", "prompt_toolkit", "huggingface_hub", "platformdirs", "asyncio", "concurrent.futures",
+        "multiprocessing", "logging", "subprocess", "ctypes", "difflib", "traceback", "decimal", "email", "http",
+        "socket", "ssl", "urllib.request", "xml", "zipfile", "tomllib", "tomli", "importlib.metadata",
+        "importlib.resources", "edgellm.store.store", "edgellm.store.catalog", "edgellm.cli._chat",
+        "edgellm.cli.bench", "edgellm.tensors",
+    }  # fmt: skip
+    for how, engine in (("--chat", {"jinja2"}), ("--raw", set())):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "run", str(tiny), "hi", "--max-tokens", "1", "--temp", "0", how],
+            check=False, capture_output=True, text=True, env=environment(tmp_path),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        loaded = set(done.stderr.splitlines()[-1].split())
+        assert "edgellm.generation" in loaded
+        assert loaded & (heavy | {"jinja2"}) == engine, how

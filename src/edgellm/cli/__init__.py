@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from collections.abc import Sequence
 
 STARTED = time.perf_counter()  # what "in all" counts from
+GC_THRESHOLD = 100_000  # objects: more than all our imports make
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 it worked, 1 it failed, 2 wrong usage, 130 Ctrl-C.
     """
+    if arguments is None:  # the process is ours: do not look for garbage among modules, 3 ms here and 6 ms at the end
+        gc.set_threshold(GC_THRESHOLD)
     try:
         from edgellm.cli.app import run
 
@@ -32,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # the last flush: a full disk behind `>`
         sys.stderr.write(f"edgellm: standard output cannot be written: {error.strerror}\n")
         code = _reader_left()
+    if arguments is None:
+        gc.freeze()
     return code
 
 

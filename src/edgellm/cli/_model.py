@@ -5,7 +5,9 @@ Everything heavy is imported inside the functions; tests put a small model in pl
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.errors import ModelNotFound
+from edgellm.errors import EdgellmError, ModelNotFound
 
 if TYPE_CHECKING:
     from edgellm import LLM, SamplingParams, Tokenizer
     from edgellm._native import Model
 
+TEMPLATE = "tokenizer.chat_template"
+MAX_ARRAY = 16  # items of an array in `LLM.metadata`
 MAX_INPUT = 64 << 20  # bytes of a prompt; no context holds more
 
 
@@ -91,11 +95,35 @@ def locate(model: str) -> Path:
         return path
 
 
-def load(path: Path, *, ctx: int = 0, threads: int | None = None) -> LLM:
-    """Load the model file for text generation: one sequence at a time."""
+def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | None = None) -> LLM:
+    """
+    Load the model file for text generation: one sequence at a time.
+
+    The template engine takes 20 ms to import; if it will be needed, that happens beside the loading, which is C.
+
+    Args:
+        path: The file.
+        ctx: Tokens of context; 0: the library's choice.
+        threads: To compute with; None: the library's choice.
+        raw: Whether no chat template will be used; None: as the file has one.
+    """
     from edgellm import LLM
 
-    return LLM(path, n_ctx=ctx, threads=threads or 0, n_seqs=1)
+    metadata: dict[str, Any] = {}
+    if not raw:
+        with contextlib.suppress(EdgellmError):  # loading says what is wrong
+            metadata = inspect(path, MAX_ARRAY)["metadata"]
+    if raw is False or TEMPLATE in metadata:
+        threading.Thread(target=_import_templates).start()
+    llm = LLM(path, n_ctx=ctx, threads=threads or 0, n_seqs=1)
+    if metadata:
+        llm.metadata = metadata  # so that it does not read the header again
+    return llm
+
+
+def _import_templates() -> None:
+    with contextlib.suppress(Exception):  # whoever needs it meets the same failure
+        import edgellm.template.sandbox  # noqa: F401
 
 
 def tokenizer(path: Path) -> Tokenizer:
@@ -115,7 +143,7 @@ def inspect(path: Path, max_array: int) -> dict[str, Any]:
 
 def has_template(llm: LLM) -> bool:
     """Whether the file brings its own chat template."""
-    return "tokenizer.chat_template" in llm.metadata
+    return TEMPLATE in llm.metadata
 
 
 def params(**values: Any) -> SamplingParams:

@@ -103,7 +103,7 @@ def command(model: str, prompt: str | None, ctx: int, threads: int | None, as_js
     prompt = _prompt(prompt, as_json)
     path = _model.locate(model)
     began = time.perf_counter()
-    with _model.load(path, ctx=ctx, threads=threads) as llm:
+    with _model.load(path, ctx=ctx, threads=threads, raw=options["raw"]) as llm:
         load_ms = (time.perf_counter() - began) * 1000
         if prompt is None:
             from edgellm.cli._chat import interact
