@@ -6,8 +6,10 @@
 #include "edgellm.h"
 
 #include "cpu.h"
+#include "cpu_plan.h"
 #include "error.h"
 #include "ggml_cpu.h"
+#include "kernels.h"
 #include "mem.h"
 #include "system.h"
 #include "utf8.h"
@@ -121,7 +123,8 @@ size_t edgellm_system_json(char *buf, size_t cap)
     put_features(&w, el_cpu_found());
     put(&w, ", \"features_used\": ");
     put_features(&w, el_cpu_used());
-    put(&w, ", \"ggml\": ");
+    put(&w, ", \"backend\": \"%s\", \"kernels\": \"%s\", \"ggml\": ", el_cpu_own_backend() ? "edgellm" : "ggml",
+        el_kernels_get()->isa);
     put_ggml(&w);
     put(&w, ", \"cpus_online\": %d, \"cpus_allowed\": %d, \"cores\": %d, \"performance_cores\": %d", s.n_logical,
         s.n_allowed, s.n_cores, s.n_performance);

@@ -56,6 +56,9 @@ bool el_cpu_own_backend(void)
     if (answer == 0) {
         const char *name = getenv("EDGELLM_CPU_BACKEND");
         answer = name && strcmp(name, "ggml") == 0 ? 1 : 2;
+        if (name && *name && answer == 2 && strcmp(name, "edgellm") != 0)
+            el_log(EL_LOG_WARN, "EDGELLM_CPU_BACKEND is \"edgellm\" or \"ggml\", not \"%.40s\": edgellm's is used",
+                   name);
         atomic_store(&known, answer);
     }
     return answer == 2;

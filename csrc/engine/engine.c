@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ggml.h"
+#include "kernels.h"
 #include "log.h"
 #include "system.h"
 #include "workers.h"
@@ -88,8 +89,8 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     EL_TRY(el_blocks_init(&e->blocks, n_blocks));
     EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS));
     EL_TRY(el_plans_init(&e->plans, model, e->pool.kv, e->cpu, e->n_threads));
-    el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads, e->cpu->isa, e->n_ctx,
-           n_blocks);
+    el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads,
+           el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa, e->n_ctx, n_blocks);
     *out = e;
     e = NULL;
 done:

@@ -50,6 +50,8 @@ def test_sound_machine() -> None:
         ("system", "memory_available", 10**8, "100 MB of memory are free", False),
         ("system", "features_found", ["sse3", "avx2", "fma"], "not used though present: fma", False),
         ("environment", "EDGELLM_OFFLINE", "1", "nothing can be pulled", False),
+        ("environment", "EDGELLM_CPU_BACKEND", "gpu", "EDGELLM_CPU_BACKEND=gpu is no backend", False),
+        ("environment", "EDGELLM_CPU_BACKEND", "ggml", "ggml's backend runs the graphs", False),
     ],
 )
 def test_problems(section: str, key: str, value: Any, words: str, fatal: bool) -> None:

@@ -157,6 +157,11 @@ def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
         add(f"not used though present: {' '.join(sorted(found_set - used))}", "unset EDGELLM_CPU_DISABLE")
     if used and platform.machine().lower() in ("x86_64", "amd64") and "avx2" not in used:
         add("no AVX2 in use", "edgellm runs, several times slower than with it")
+    backend = facts["environment"].get("EDGELLM_CPU_BACKEND", "")
+    if backend not in ("", "edgellm", "ggml"):
+        add(f"EDGELLM_CPU_BACKEND={backend} is no backend", "edgellm's own is used; ggml is the other choice")
+    elif backend == "ggml":
+        add("EDGELLM_CPU_BACKEND=ggml: ggml's backend runs the graphs", "unset it; edgellm's own is faster")
     quota, threads = system.get("cgroup_cpus"), system.get("threads")
     if quota is not None and threads is not None and threads > max(quota, 1):
         add(f"a container limit gives {quota:.1f} processors for {threads} threads", f"use -t {max(int(quota), 1)}")
