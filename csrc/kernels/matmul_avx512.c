@@ -14,23 +14,9 @@
  * Zen 5 and the like load two vectors and multiply two in a cycle, so loads are what counts here. */
 #include "rows_in_lanes_avx512.h"
 
+#include "block_traits.h"
+
 /* ---- what the types differ in: known while compiling, so every branch on it disappears ---- */
-
-INLINE bool has_min(int type) { return type == EL_TYPE_Q4_1 || type == EL_TYPE_Q5_1; }
-INLINE bool has_fifth(int type) { return type == EL_TYPE_Q5_0 || type == EL_TYPE_Q5_1; }
-
-INLINE size_t block_bytes(int type)
-{
-    return type == EL_TYPE_Q4_0 || type == EL_TYPE_IQ4_NL ? 18
-           : type == EL_TYPE_Q4_1                         ? 20
-           : type == EL_TYPE_Q5_0                         ? 22
-           : type == EL_TYPE_Q5_1                         ? 24
-           : type == EL_TYPE_Q8_0                         ? 34
-                                                          : 17;
-}
-
-/* Where the nibbles or bytes begin. */
-INLINE size_t quants_at(int type) { return type == EL_TYPE_Q8_0 ? 2 : block_bytes(type) - 16; }
 
 /* What makes the weights unsigned. */
 INLINE int32_t offset(int type)

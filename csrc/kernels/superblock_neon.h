@@ -6,22 +6,11 @@
  * super-block; while unpacking with several, since that is done once for all of them. */
 #include "rows_in_lanes_neon.h"
 
+#include "block_traits.h"
+
 /* ---- what the types differ in ---------------------------------------------------------- */
 
-INLINE size_t block_bytes(int type)
-{
-    return type == EL_TYPE_Q2_K   ? EL_Q2_K_BYTES
-           : type == EL_TYPE_Q3_K ? EL_Q3_K_BYTES
-           : type == EL_TYPE_Q4_K ? EL_Q4_K_BYTES
-           : type == EL_TYPE_Q5_K ? EL_Q5_K_BYTES
-           : type == EL_TYPE_Q6_K ? EL_Q6_K_BYTES
-                                  : EL_IQ4_XS_BYTES;
-}
-
-INLINE bool has_min(int type) { return type == EL_TYPE_Q2_K || type == EL_TYPE_Q4_K || type == EL_TYPE_Q5_K; }
 INLINE int offset_of(int type) { return type == EL_TYPE_Q3_K ? 4 : type == EL_TYPE_Q6_K ? 32 : 0; }
-INLINE bool has_high(int type) { return type == EL_TYPE_Q3_K || type == EL_TYPE_Q5_K || type == EL_TYPE_Q6_K; }
-INLINE bool by_16(int type) { return type == EL_TYPE_Q2_K || type == EL_TYPE_Q3_K || type == EL_TYPE_Q6_K; }
 
 /* The largest |weight|, with its offset. */
 INLINE int most_of(int type)
@@ -32,30 +21,6 @@ INLINE int most_of(int type)
            : type == EL_TYPE_Q5_K ? 31
            : type == EL_TYPE_Q6_K ? 63
                                   : 127;
-}
-
-/* Where the low bits of unit e (16 weights) of sub-block s lie, 16 bytes; and the high ones. */
-INLINE size_t low_at(int type, int s, int e)
-{
-    switch (type) {
-    case EL_TYPE_Q2_K:
-        return (size_t)(EL_Q2_K_QS + s / 4 * 32 + e * 16);
-    case EL_TYPE_Q3_K:
-        return (size_t)(EL_Q3_K_QS + s / 4 * 32 + e * 16);
-    case EL_TYPE_Q4_K:
-        return (size_t)(EL_Q4_K_QS + s / 2 * 32 + e * 16);
-    case EL_TYPE_Q5_K:
-        return (size_t)(EL_Q5_K_QS + s / 2 * 32 + e * 16);
-    case EL_TYPE_Q6_K:
-        return (size_t)(s / 4 * 64 + s % 2 * 32 + e * 16);
-    default:
-        return (size_t)(EL_IQ4_XS_QS + s * 16);
-    }
-}
-
-INLINE size_t high_at(int type, int s, int e)
-{
-    return (size_t)((type == EL_TYPE_Q5_K ? EL_Q5_K_QH : type == EL_TYPE_Q6_K ? EL_Q6_K_QH + s / 4 * 32 : 0) + e * 16);
 }
 
 /* Unit e of sub-block s, with the type's offset. */

@@ -9,18 +9,8 @@
 
 #include "rows_in_lanes_avx512.h"
 
-INLINE size_t block_bytes(int type)
-{
-    return type == EL_TYPE_Q2_K   ? EL_Q2_K_BYTES
-           : type == EL_TYPE_Q3_K ? EL_Q3_K_BYTES
-           : type == EL_TYPE_Q4_K ? EL_Q4_K_BYTES
-           : type == EL_TYPE_Q5_K ? EL_Q5_K_BYTES
-           : type == EL_TYPE_Q6_K ? EL_Q6_K_BYTES
-                                  : EL_IQ4_XS_BYTES;
-}
+#include "block_traits.h"
 
-INLINE bool has_min(int type) { return type == EL_TYPE_Q2_K || type == EL_TYPE_Q4_K || type == EL_TYPE_Q5_K; }
-INLINE bool has_high(int type) { return type == EL_TYPE_Q3_K || type == EL_TYPE_Q5_K || type == EL_TYPE_Q6_K; }
 INLINE int group_size(int type)
 {
     return type == EL_TYPE_Q2_K || type == EL_TYPE_Q3_K || type == EL_TYPE_Q6_K ? 16 : 32;
