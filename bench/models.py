@@ -3,8 +3,8 @@ The files that are measured. ``python -m bench.models SPEC...`` makes them and p
 
 A SPEC is a path; or ``smollm2`` or ``gemma3``, the file as it comes (``edgellm pull NAME`` fetches it); or PATH:TYPE,
 ``smollm2:TYPE`` and ``gemma3:TYPE``, that file requantized; or ``1b:TYPE``, random weights in the shape of Llama-3.2
-1B; or a group: ``smollm2:all``, ``gemma3:all``, ``1b:all``, ``all``. TYPE as llama-quantize spells it, in any case, or MXFP4:
-all layers in it, embeddings and head in Q8_0.
+1B; or a group: ``smollm2:all``, ``gemma3:all``, ``1b:all``, ``all``. TYPE as llama-quantize spells it, in any case,
+or MXFP4: all layers in it, embeddings and head in Q8_0.
 
 Widths of 576 and 640 are no multiples of 256, so K-quants of the two small models are mostly Q8_0, Q5_0 and Q4_0
 inside; the 1.2B judges the K-quants. Speed does not depend on the values of weights, so random ones do.
