@@ -8,8 +8,8 @@ answers each with one:
     {"do": "prepare", "figure": FIGURE, "n": N, "depth": D, "seqs": S, "seed": X}  -> {}      the untimed part
     {"do": "go", "limit": SECONDS}  -> {"tokens", "seconds", "checksum"}                      the timed part
     {"do": "fill", "tokens": N}  -> {}      N tokens in an f16 cache of that size, for the memory figure
-    {"do": "score", "tokens": IDS, "chunk": N, "out": PATH} -> {}      N tokens a step, F32 cache: logits after each token,
-                                                                       float32 in a new file; edgellm and llama.cpp only
+    {"do": "score", "tokens": IDS, "chunk": N, "out": PATH} -> {}    logits after each token, N in a step, F32 cache, as
+                                                                     float32 in a new file; edgellm and llama.cpp only
     {"do": "render", "text": TEXT}  -> {"text"}       TEXT as one user message in the model's chat template
     {"do": "quit"}
 
