@@ -7,9 +7,9 @@ activations: NMSE, the squared distance of all logits after every token over the
 everyone and flash attention is off. llama.cpp rounds differently in a long step (weights repacked, rows in tiles) and
 token by token; by default it does both, so ours is judged by their mean.
 
-One text is one throw of dice: an error at its first tokens, which everything after attends to, moves all its logits
-together (SmolLM2 in Q8_0, one text of 512 tokens: llama.cpp's 8.9e-4 and 9.8e-4 for the same products in another order
-of addition, ours 1.17e-3; over 20 texts 8.5e-4, 8.5e-4 and 8.8e-4). So many short texts are used, and the spread is
+One text is one throw of dice: much of the error is a shift that all its logits share (SmolLM2 in Q8_0, one text of 512
+tokens: llama.cpp's 8.9e-4 and 9.8e-4 for the same products in another order of addition, ours 1.17e-3; over 20 texts
+8.5e-4, 8.5e-4 and 8.8e-4). So many short texts are used, and the spread is
 printed: the geometric mean of the ratios by text with its standard error. "Centred" leaves out what a softmax does not
 see, a shift of all logits.
 
