@@ -3,7 +3,8 @@ The files that are measured. ``python -m bench.models SPEC...`` makes them and p
 
 A SPEC is a path; or ``smollm2`` or ``gemma3``, the file as it comes (``edgellm pull NAME`` fetches it); or PATH:TYPE,
 ``smollm2:TYPE`` and ``gemma3:TYPE``, that file requantized; or ``1b:TYPE``, random weights in the shape of Llama-3.2
-1B; or a group: ``smollm2:all``, ``gemma3:all``, ``1b:all``, ``all``. TYPE as llama-quantize spells it, in any case.
+1B; or a group: ``smollm2:all``, ``gemma3:all``, ``1b:all``, ``all``. TYPE as llama-quantize spells it, in any case,
+or MXFP4: all layers in it, embeddings and head in Q8_0.
 
 Widths of 576 and 640 are no multiples of 256, so K-quants of the two small models are mostly Q8_0, Q5_0 and Q4_0
 inside; the 1.2B judges the K-quants. Speed does not depend on the values of weights, so random ones do.
@@ -66,7 +67,7 @@ def resolve(spec: str) -> Path:
         source = Path(base) if own else _random_1b() if base == "1b" else _base(base)
         if kind == "F16" and base == "1b":
             return source
-        _quantize(source, target, kind)
+        quantize(source, target, kind)
     return target
 
 
@@ -80,9 +81,12 @@ def _base(name: str) -> Path:
         raise SystemExit(f"{name} is not here ({error}): edgellm pull {BASES[name]}") from error
 
 
-def _quantize(source: Path, target: Path, kind: str) -> None:
+def quantize(source: Path, target: Path, kind: str) -> None:
     part = target.with_name(f"{target.name}.{os.getpid()}")
-    command = [str(native.llama().tool("llama-quantize")), "--allow-requantize", str(source), str(part), kind]
+    command = [str(native.llama().tool("llama-quantize")), "--allow-requantize"]
+    if kind == "MXFP4":  # llama-quantize's own recipe has it for experts only, with the rest in Q8_0
+        command += ["--tensor-type", "attn|ffn=mxfp4"]
+    command += [str(source), str(part), "Q8_0" if kind == "MXFP4" else kind]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         part.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ class EdgellmEngine:
         if status != 0:
             raise RuntimeError(ffi.string(self._lib.edgellm_last_error()).decode())
 
-    def shape(self, n_seqs: int, n_ctx: int) -> None:
+    def shape(self, n_seqs: int, n_ctx: int, kv_type: str = "f16") -> None:
         self._lib.edgellm_engine_free(self._engine or ffi.NULL)
         self._engine = None
         options = ffi.new("edgellm_engine_options *")
@@ -53,7 +53,7 @@ class EdgellmEngine:
         options.n_seqs = n_seqs
         options.n_batch = 512
         options.n_threads = self._threads
-        options.kv_type = 0  # EDGELLM_KV_F16
+        options.kv_type = {"f16": 0, "f32": 1}[kv_type]  # EDGELLM_KV_F16 and EDGELLM_KV_F32
         out = ffi.new("edgellm_engine **")
         self._check(self._lib.edgellm_engine_new(out, self._model, options))
         self._engine = out[0]
@@ -84,6 +84,13 @@ class EdgellmEngine:
             for at in range(0, len(tokens), 512):
                 self.step([(seq, tokens[at : at + 512])])
             return
+        self._step(items, 1)  # EDGELLM_OUT_LAST
+
+    def rows(self, tokens: Sequence[int]) -> bytes:
+        self._step([(0, tokens)], 2)  # EDGELLM_OUT_ALL
+        return self.logits(0)
+
+    def _step(self, items: Sequence[Item], outputs: int) -> None:
         lib, n = self._lib, len(items)
         array = self._items.get(n)
         if array is None:
@@ -95,7 +102,7 @@ class EdgellmEngine:
             slot.seq = self._seqs[seq]
             slot.n_tokens = len(tokens)
             slot.tokens = ids
-            slot.outputs = 1  # EDGELLM_OUT_LAST
+            slot.outputs = outputs
         self._check(lib.edgellm_step_begin(self._engine, array, n))
         self._check(lib.edgellm_step_run(self._engine, 0))
 
@@ -103,7 +110,7 @@ class EdgellmEngine:
         out = ffi.new("const float **")
         rows = ffi.new("int32_t *")
         self._check(self._lib.edgellm_step_logits(self._engine, i, out, rows))
-        return bytes(ffi.buffer(out[0], 4 * self.n_vocab))
+        return bytes(ffi.buffer(out[0], 4 * self.n_vocab * rows[0]))
 
     def render(self, text: str) -> str:
         """*text* as one user message in the chat template; as it is when the file has none."""

@@ -22,9 +22,9 @@ class FlatBatch:
         """All sequences are empty again."""
         self._lengths = [0] * len(self._lengths)
 
-    def parts(self, items: Sequence[Item], n_max: int) -> Iterator[Part]:
+    def parts(self, items: Sequence[Item], n_max: int, every: bool = False) -> Iterator[Part]:
         """
-        The step in one part; a single item of more than *n_max* tokens in several.
+        The step in one part; a single item of more than *n_max* tokens in several. *every*: all rows are wanted.
 
         Yields: (count, int32 tokens, int32 sequences, int32 positions, int8 wanted), each of *count* items.
         """
@@ -32,11 +32,11 @@ class FlatBatch:
         if total > n_max:
             ((seq, tokens),) = items
             for at in range(0, total, n_max):
-                yield self._part([(seq, tokens[at : at + n_max])])
+                yield self._part([(seq, tokens[at : at + n_max])], every)
             return
-        yield self._part(items)
+        yield self._part(items, every)
 
-    def _part(self, items: Sequence[Item]) -> Part:
+    def _part(self, items: Sequence[Item], every: bool) -> Part:
         ids: list[int] = []
         seqs: list[int] = []
         positions: list[int] = []
@@ -47,7 +47,7 @@ class FlatBatch:
             ids += tokens
             seqs += [seq] * n
             positions += range(length, length + n)
-            want += [0] * (n - 1) + [1]
+            want += [int(every)] * (n - 1) + [1]
             self.rows.append(len(ids) - 1)
             self._lengths[seq] = length + n
         n = len(ids)

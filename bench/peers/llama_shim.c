@@ -49,8 +49,9 @@ const char *shim_system(void)
     return llama_print_system_info();
 }
 
-/* flash: -1 llama.cpp's choice (its default), 0 off, 1 on. n_ctx counts the tokens of one sequence. */
-int shim_shape(shim *s, int n_seqs, int n_ctx, int threads, int flash)
+/* flash: -1 llama.cpp's choice (its default), 0 off, 1 on. n_ctx counts the tokens of one sequence; kv_f32: a cache of
+ * F32 instead of F16. */
+int shim_shape(shim *s, int n_seqs, int n_ctx, int threads, int flash, int kv_f32)
 {
     if (s->ctx)
         llama_free(s->ctx);
@@ -60,6 +61,8 @@ int shim_shape(shim *s, int n_seqs, int n_ctx, int threads, int flash)
     params.n_threads = threads;
     params.n_threads_batch = threads;
     params.flash_attn_type = (enum llama_flash_attn_type)flash;
+    if (kv_f32)
+        params.type_k = params.type_v = GGML_TYPE_F32;
     s->ctx = llama_init_from_model(s->model, params);
     return s->ctx ? 0 : -1;
 }

@@ -33,8 +33,8 @@ class LlamaEngine:
         self.flags = variant or "default"
         self._batch = FlatBatch(1)
 
-    def shape(self, n_seqs: int, n_ctx: int) -> None:
-        if self._lib.shim_shape(self._shim, n_seqs, n_ctx, self._threads, self._flash):
+    def shape(self, n_seqs: int, n_ctx: int, kv_type: str = "f16") -> None:
+        if self._lib.shim_shape(self._shim, n_seqs, n_ctx, self._threads, self._flash, kv_type == "f32"):
             raise RuntimeError(f"llama.cpp gives no context of {n_seqs} x {n_ctx} tokens")
         self._batch = FlatBatch(n_seqs)
 
@@ -42,14 +42,21 @@ class LlamaEngine:
         self._lib.shim_clear(self._shim)
         self._batch.clear()
 
-    def step(self, items: Sequence[Item]) -> None:
-        for n, tokens, seqs, positions, want in self._batch.parts(items, 2048):
+    def step(self, items: Sequence[Item], every: bool = False) -> None:
+        for n, tokens, seqs, positions, want in self._batch.parts(items, 2048, every):
             status = self._lib.shim_step(self._shim, n, tokens, seqs, positions, want)
             if status:
                 raise RuntimeError(f"llama_decode of {n} tokens returned {status}")
 
+    def rows(self, tokens: Sequence[int]) -> bytes:
+        self.step([(0, tokens)], every=True)
+        return b"".join(self._row(i) for i in range(len(tokens)))
+
     def logits(self, i: int) -> bytes:
-        pointer = self._lib.shim_logits(self._shim, self._batch.rows[i])
+        return self._row(self._batch.rows[i])
+
+    def _row(self, row: int) -> bytes:
+        pointer = self._lib.shim_logits(self._shim, row)
         if not pointer:
             raise RuntimeError("llama.cpp kept no logits")
         return ctypes.string_at(pointer, 4 * self.n_vocab)

@@ -8,6 +8,8 @@ answers each with one:
     {"do": "prepare", "figure": FIGURE, "n": N, "depth": D, "seqs": S, "seed": X}  -> {}      the untimed part
     {"do": "go", "limit": SECONDS}  -> {"tokens", "seconds", "checksum"}                      the timed part
     {"do": "fill", "tokens": N}  -> {}      N tokens in an f16 cache of that size, for the memory figure
+    {"do": "score", "tokens": IDS, "chunk": N, "out": PATH} -> {}    logits after each token, N in a step, F32 cache, as
+                                                                     float32 in a new file; edgellm and llama.cpp only
     {"do": "render", "text": TEXT}  -> {"text"}       TEXT as one user message in the model's chat template
     {"do": "quit"}
 
@@ -29,7 +31,8 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 Item = tuple[int, Sequence[int]]  # a sequence and the tokens it gets; the last one's logits are wanted
 
@@ -52,6 +55,16 @@ class Engine(Protocol):
 
     def logits(self, i: int) -> bytes:
         """The logits of the last step's item *i*, as float32."""
+
+
+class Scorer(Engine, Protocol):
+    """An engine whose accuracy can be measured as well."""
+
+    def shape(self, n_seqs: int, n_ctx: int, kv_type: str = "f16") -> None:
+        """As Engine's, with a cache of "f16" or "f32"."""
+
+    def rows(self, tokens: Sequence[int]) -> bytes:
+        """Append at most 512 tokens to the first sequence; the logits after each of them, as float32."""
 
 
 class Measure:
@@ -107,6 +120,15 @@ class Measure:
         for _ in range(16):
             self.engine.step([(0, self._tokens(numbers, 1))])
         self.engine.logits(0)
+
+    def score(self, tokens: list[int], chunk: int, out: str) -> None:
+        """The logits after each of *tokens*, in a file."""
+        engine = cast(Scorer, self.engine)
+        engine.shape(1, -(-len(tokens) // 256) * 256, "f32")
+        self._shape = (0, 0)
+        with Path(out).open("wb") as file:
+            for at in range(0, len(tokens), chunk):
+                file.write(engine.rows(tokens[at : at + chunk]))
 
     def _reshape(self, n_seqs: int, n_ctx: int) -> None:
         n_ctx = -(-n_ctx // 256) * 256
