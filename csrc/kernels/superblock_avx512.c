@@ -1,25 +1,11 @@
 /* superblock_avx512.c - weights in super-blocks of 256 times activations, sixteen weight rows in sixteen lanes.
  *
- * One activation row: a weight row's super-block is four registers of bytes; their products come in groups of one
- * quarter or half of a register, so one shuffle lays the scales of a row over them and vpdpwssd applies them. Sixteen
- * rows' sums are then folded into sixteen lanes for the float steps.
- *
- * More: the bytes of sixteen rows are transposed once per super-block (row r in lane r) and every activation row is
- * multiplied from memory, four bytes for all lanes (vpdpbusd with a broadcast). */
-#include "superblock_types_avx512.h"
+ * One activation row: superblock_one_avx512.h. More: the bytes of sixteen rows are transposed once per super-block (row
+ * r in lane r) and every activation row is multiplied from memory, four bytes for all lanes (vpdpbusd with a
+ * broadcast). */
+#include "superblock_one_avx512.h"
 
 enum { X_CHUNK = 64, X_TILE = 8 };
-
-typedef struct sums { /* of one activation row */
-    const int16_t *sum16, *sum32;
-    const float *d;
-} sums;
-
-INLINE sums sums_of(const uint8_t *x, int64_t k)
-{
-    return (sums){(const int16_t *)(x + el_act256_sum16(k)), (const int16_t *)(x + el_act256_sum32(k)),
-                  (const float *)(x + el_act256_d(k))};
-}
 
 /* The float steps: `total` from the products, `less` from the minima. */
 INLINE __m512 step(int type, __m512 acc, __m512i total, __m512i less, __m512 d, __m512 dmin, float d_x)
@@ -32,171 +18,10 @@ INLINE __m512 step(int type, __m512 acc, __m512i total, __m512i less, __m512 d, 
     return has_min(type) ? _mm512_fnmadd_ps(_mm512_mul_ps(dmin, dx), _mm512_cvtepi32_ps(less), acc) : acc;
 }
 
-/* ---- one activation row --------------------------------------------------------------- */
-
-/* Dword i of each quarter: the sum of the four dwords of that quarter of v[i]. */
-INLINE __m512i add_dwords(const __m512i v[4])
-{
-    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-}
-
-/* Quarter i: the sum of the four quarters of v[i]. */
-INLINE __m512i add_quarters(const __m512i v[4])
-{
-    const __m512i a = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x44), _mm512_shuffle_i32x4(v[0], v[1], 0xee));
-    const __m512i b = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x44), _mm512_shuffle_i32x4(v[2], v[3], 0xee));
-
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-}
-
-INLINE __m512i minima_of_one(int type, const heads *h, sums x, int64_t b)
-{
-    const __m512i zero = _mm512_setzero_si512();
-    __m512i v[4];
-
-    for (int i = 0; i < 4; i++)
-        if (type == EL_TYPE_Q2_K) {
-            v[i] = _mm512_madd_epi16(_mm512_unpacklo_epi8(h->mins[i], zero),
-                                     _mm512_broadcast_i32x4(load16((const uint8_t *)(x.sum16 + 16 * b))));
-            v[i] = _mm512_dpwssd_epi32(v[i], _mm512_unpackhi_epi8(h->mins[i], zero),
-                                       _mm512_broadcast_i32x4(load16((const uint8_t *)(x.sum16 + 16 * b + 8))));
-        } else {
-            v[i] = _mm512_madd_epi16(_mm512_unpackhi_epi8(h->scales[i], zero),
-                                     _mm512_broadcast_i32x4(load16((const uint8_t *)(x.sum32 + 8 * b))));
-        }
-    return add_dwords(v);
-}
-
-typedef struct activations {
-    __m512i x[4];
-    __m512i start[4]; /* minus offset times the sums of four */
-} activations;
-
-INLINE __m512i x_of(int type, int z, const uint8_t *q)
-{
-    if (type == EL_TYPE_Q6_K)
-        return load64(q + 64 * z);
-    if (type == EL_TYPE_IQ4_XS)
-        return four_rows(q + x_at(type, z, 0), q + x_at(type, z, 1), q + x_at(type, z, 2), q + x_at(type, z, 3));
-    return two_rows(q + x_at(type, z, 0), q + x_at(type, z, 2));
-}
-
-INLINE void activations_of(int type, activations *a, const uint8_t *q)
-{
-    const __m512i zero = _mm512_setzero_si512();
-
-    for (int z = 0; z < 4; z++) {
-        const int less = is_times_four(type) && z % 2 ? 4 * offset(type) : offset(type);
-        a->x[z] = x_of(type, z, q);
-        if (!has_min(type))
-            a->start[z] = _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, _mm512_set1_epi8((char)less), a->x[z]));
-    }
-    if (type == EL_TYPE_IQ4_XS)
-        for (int z = 0; z < 4; z += 2)
-            a->start[z] = _mm512_add_epi32(a->start[z], a->start[z + 1]);
-}
-
-/* One dword per quarter: `one` times its group plus `plus`. */
-INLINE __m512i per_quarter(int type, int z, uint32_t one, uint32_t plus)
-{
-    const uint32_t a = (uint32_t)(x_at(type, z, 0) / group_size(type)) * one + plus;
-    const uint32_t b = (uint32_t)(x_at(type, z, 1) / group_size(type)) * one + plus;
-    const uint32_t c = (uint32_t)(x_at(type, z, 2) / group_size(type)) * one + plus;
-    const uint32_t d = (uint32_t)(x_at(type, z, 3) / group_size(type)) * one + plus;
-
-    return _mm512_setr_epi32((int)a, (int)a, (int)a, (int)a, (int)b, (int)b, (int)b, (int)b, (int)c, (int)c, (int)c,
-                             (int)c, (int)d, (int)d, (int)d, (int)d);
-}
-
-/* The lanes' sums of one row over one super-block. Sums of four products fit int16 where vpdpwssd applies the scale:
- * 63 * 127 * 2 at most before it (pairs), 32 * 127 * 4 with the offset taken off. */
-INLINE __m512i row_sums(int type, const uint8_t *b, const uint8_t *scales, const activations *a)
-{
-    __m512i sum = _mm512_setzero_si512();
-
-    if (has_min(type)) {
-        const __m512i s = _mm512_broadcast_i32x4(load16(scales));
-#define DO(Z)                                                                                                          \
-    sum = _mm512_dpwssd_epi32(sum, _mm512_maddubs_epi16(weights(type, Z, b), a->x[Z]),                                 \
-                              _mm512_shuffle_epi8(s, per_quarter(type, Z, 0x00010001, 0x80008000)))
-        DO(0);
-        DO(1);
-        DO(2);
-        DO(3);
-#undef DO
-    } else if (type == EL_TYPE_IQ4_XS) {
-        const __m512i s = _mm512_castsi256_si512(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)scales)));
-#define DO(Z)                                                                                                          \
-    sum = _mm512_add_epi32(                                                                                            \
-        sum, _mm512_mullo_epi32(_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(a->start[Z], weights(type, Z, b), a->x[Z]),    \
-                                                    weights(type, (Z) + 1, b), a->x[(Z) + 1]),                         \
-                                _mm512_permutexvar_epi32(per_quarter(type, Z, 1, 0), s)))
-        DO(0);
-        DO(2);
-#undef DO
-    } else {
-        const __m512i s = _mm512_castsi256_si512(_mm256_cvtepi8_epi16(load16(scales)));
-#define DO(Z)                                                                                                          \
-    sum = _mm512_dpwssd_epi32(sum, _mm512_dpbusd_epi32(a->start[Z], weights(type, Z, b), a->x[Z]),                     \
-                              _mm512_maskz_permutexvar_epi16(0x55555555, per_quarter(type, Z, 1, 0), s))
-        DO(0);
-        DO(1);
-        DO(2);
-        DO(3);
-#undef DO
-    }
-    return sum;
-}
-
 INLINE void prefetch_ahead(int type, const uint8_t *ahead)
 {
     for (size_t line = 0; line < ROWS * block_bytes(type); line += 64)
         _mm_prefetch((const char *)(ahead + line), _MM_HINT_T0);
-}
-
-/* Part i of 4 of the lines of four super-blocks, sixteen rows ahead in file order. All at once they fill the core's
- * miss buffers and stop the loads behind them (Q4_K from memory: 30 GB/s, spread 33; Q5_K 28 and 35). */
-INLINE void prefetch_part(int type, const uint8_t *ahead, size_t i)
-{
-    const size_t lines = (4 * block_bytes(type) + 63) / 64;
-
-    for (size_t line = i * lines / 4; line < (i + 1) * lines / 4; line++)
-        _mm_prefetch((const char *)(ahead + 64 * line), _MM_HINT_T0);
-}
-
-INLINE __m512 one_x(int type, const uint8_t *const p[ROWS], const uint8_t *x, int64_t k, const uint8_t *ahead)
-{
-    const sums in = sums_of(x, k);
-    __m512 acc = _mm512_setzero_ps();
-    _Alignas(64) uint8_t scales[4][64];
-    size_t at = 0;
-
-    for (int64_t b = 0; b < k / 256; b++, at += block_bytes(type)) {
-        __m512i sum[4], quarter[4];
-        activations a;
-        heads h;
-        heads_at(type, &h, p, at);
-        for (int i = 0; i < 4; i++)
-            _mm512_store_si512(scales[i], h.scales[i]);
-        activations_of(type, &a, x + 256 * b);
-        for (int l = 0; l < 4; l++) {
-#define DO(I)                                                                                                          \
-    prefetch_part(type, ahead + ROWS * at + 4 * (size_t)l * block_bytes(type), I);                                     \
-    sum[I] = row_sums(type, p[4 * l + (I)] + at, scales[I] + 16 * l, &a)
-            DO(0);
-            DO(1);
-            DO(2);
-            DO(3);
-#undef DO
-            quarter[l] = add_dwords(sum);
-        }
-        acc = step(type, acc, add_quarters(quarter), has_min(type) ? minima_of_one(type, &h, in, b) : sum[0], h.d,
-                   h.dmin, in.d[b]);
-    }
-    return acc;
 }
 
 /* ---- several activation rows ---------------------------------------------------------- */
@@ -354,7 +179,7 @@ INLINE void tile(int type, int n, __m512 *acc, const strip *s, const uint8_t *x,
 
 /* ---- all rows ------------------------------------------------------------------------- */
 
-typedef __m512 one_fn(const uint8_t *const p[ROWS], const uint8_t *x, int64_t k, const uint8_t *ahead);
+typedef __m512 one_fn(const uint8_t *const p[ROWS], const one_row *o);
 typedef void unpack_fn(strip *s, const uint8_t *const p[ROWS], size_t at);
 typedef void tile_fn(__m512 *acc, const strip *s, const uint8_t *x, size_t x_stride, int64_t k, int64_t b);
 
@@ -383,18 +208,21 @@ INLINE void several_x(int type, unpack_fn *unpack_rows, tile_fn *const tiles[4],
 
 INLINE void matmul(int type, one_fn *one, unpack_fn *unpack_rows, tile_fn *const tiles[4], float *y, int64_t ldy,
                    const uint8_t *w, size_t row_bytes, int64_t n_rows, const uint8_t *x, size_t x_stride, int64_t n_x,
-                   int64_t k)
+                   int64_t k, void *scratch)
 {
     const uint8_t *p[ROWS];
     __m512 acc[X_CHUNK];
+    one_row o;
 
     for (int64_t first = 0; first < n_x; first += X_CHUNK) {
         const int64_t n = EL_MIN(n_x - first, (int64_t)X_CHUNK);
+        if (n == 1)
+            prepare_one(type, &o, x + (size_t)first * x_stride, k, scratch);
         for (int64_t row = 0; row < n_rows; row += ROWS) {
             const uint8_t *ahead = w + (size_t)(row + ROWS) * row_bytes;
             row_pointers(p, w, row_bytes, row, n_rows);
             if (n == 1)
-                acc[0] = one(p, x + (size_t)first * x_stride, k, ahead);
+                acc[0] = one(p, &o);
             else
                 several_x(type, unpack_rows, tiles, acc, p, x + (size_t)first * x_stride, x_stride, n, k, ahead);
             for (int64_t j = 0; j < n; j++)
@@ -425,16 +253,13 @@ TILES(offset_32, EL_TYPE_IQ4_XS)
 
 #define NOINLINE __attribute__((noinline))
 #define MATMUL(NAME, TYPE, KIND)                                                                                       \
-    static NOINLINE __m512 one_##NAME(const uint8_t *const p[ROWS], const uint8_t *x, int64_t k, const uint8_t *ahead) \
-    {                                                                                                                  \
-        return one_x(TYPE, p, x, k, ahead);                                                                            \
-    }                                                                                                                  \
+    static NOINLINE __m512 one_##NAME(const uint8_t *const p[ROWS], const one_row *o) { return one_x(TYPE, p, o); }    \
     static NOINLINE void unpack_##NAME(strip *s, const uint8_t *const p[ROWS], size_t at) { unpack(TYPE, s, p, at); }  \
     static void matmul_##NAME(float *y, int64_t ldy, const void *w, size_t row_bytes, int64_t n_rows, const void *x,   \
                               size_t x_stride, int64_t n_x, int64_t k, void *scratch)                                  \
     {                                                                                                                  \
-        (void)scratch;                                                                                                 \
-        matmul(TYPE, one_##NAME, unpack_##NAME, tiles_##KIND, y, ldy, w, row_bytes, n_rows, x, x_stride, n_x, k);      \
+        matmul(TYPE, one_##NAME, unpack_##NAME, tiles_##KIND, y, ldy, w, row_bytes, n_rows, x, x_stride, n_x, k,       \
+               scratch);                                                                                               \
     }
 MATMUL(q2_k, EL_TYPE_Q2_K, min_16)
 MATMUL(q3_k, EL_TYPE_Q3_K, fours_16)
