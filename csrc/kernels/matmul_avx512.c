@@ -5,14 +5,14 @@
  *
  * One activation row: eight weight rows by two neighbouring blocks, multiplied along K as they lie in the file, then
  * folded into sixteen lanes. (Sixteen rows transposed were slower: more loads, and twice the lines between a prefetch
- * and its use.)
+ * and its use.) Short rows of Q8_0: q8_0_row_avx512.h.
  * More: the activations are packed once per call in the order they are used; then some blocks of a strip of sixteen
  * weight rows are transposed, four consecutive weights of a row in each lane, into memory (of the first level), and
  * every group of up to sixteen activation rows, whose sums stay in registers, passes over them. The idea of packing
  * both sides and a register tile is Goto's ("Anatomy of high-performance matrix multiplication", 2008).
  *
  * Zen 5 and the like load two vectors and multiply two in a cycle, so loads are what counts here. */
-#include "rows_in_lanes_avx512.h"
+#include "q8_0_row_avx512.h"
 
 #include "block_traits.h"
 
@@ -150,15 +150,6 @@ INLINE __m512 float_halves(float low, float high)
     return _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high));
 }
 
-/* The sums of the dwords of each quarter: of v[i] as dword i of that quarter. */
-INLINE __m512i fold_quarters(const __m512i v[4])
-{
-    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-}
-
 INLINE __m512i fifth_bits(__m512i w, __m512i header, int byte)
 {
     const __m128i first = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
@@ -193,17 +184,11 @@ INLINE __m512i dot_nibbles(int type, const uint8_t *const pair[ROWS], size_t at,
 
 INLINE __m512i dot_bytes(const uint8_t *const pair[ROWS], size_t at, __m512i x)
 {
-    const __m512i flip = _mm512_set1_epi8((char)0x80);
-    __m512i sums[8], a, b;
+    __m512i sums[PAIR_ROWS];
 
-    for (int r = 0; r < PAIR_ROWS; r++) {
-        const __m512i v = _mm512_xor_si512(two_rows(pair[r] + at, pair[r + PAIR_ROWS] + at), flip);
-        sums[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), v, x);
-    }
-    a = fold_quarters(sums); /* quarters: first block, first block, second, second */
-    b = fold_quarters(sums + 4);
-    return _mm512_add_epi32(_mm512_mask_shuffle_i64x2(a, 0xcc, b, b, 0xb1),
-                            _mm512_mask_shuffle_i64x2(b, 0x33, a, a, 0xb1));
+    for (int r = 0; r < PAIR_ROWS; r++)
+        sums[r] = dot_two(pair[r] + at, pair[r + PAIR_ROWS] + at, x);
+    return fold_halves(sums);
 }
 
 /* The integer sum of a block less what made its weights unsigned: offset / 8 times sum8. */
@@ -411,7 +396,8 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
     const uint8_t *p[ROWS];
 
     if (n_x == 1) {
-        for (int64_t row = 0; row < n_rows; row += ROWS) {
+        for (int64_t row = type == EL_TYPE_Q8_0 ? stream_rows(y, w, row_bytes, n_rows, x, k) : 0; row < n_rows;
+             row += ROWS) {
             row_pointers(p, w, row_bytes, row, n_rows);
             for (int64_t r = row; r < EL_MIN(row + ROWS, n_rows); r += PAIR_ROWS) {
                 const __m256 sums =
