@@ -75,7 +75,7 @@ test: build lint test-c models test-python ## everything: build, lint, C tests, 
 
 # Debian's cross compiler and emulator. QEMU itself runs each test on the oldest CPU that has its instruction set; the
 # whole of test_kernels on one that has them all would say nothing new.
-test-arm: $(VENV)/.ready ## cross-build for 64-bit ARM, run the C tests on emulated CPUs (first time some minutes)
+test-arm: build ## cross-build for 64-bit ARM, run C tests and models on emulated CPUs (first time some minutes)
 	@missing=""; \
 	command -v aarch64-linux-gnu-g++ >/dev/null || missing="$$missing g++-aarch64-linux-gnu libc6-dev-arm64-cross"; \
 	command -v qemu-aarch64-static >/dev/null || command -v qemu-aarch64 >/dev/null || missing="$$missing qemu-user-static"; \
@@ -87,6 +87,7 @@ test-arm: $(VENV)/.ready ## cross-build for 64-bit ARM, run the C tests on emula
 	  -DEDGELLM_IN_SOURCE=OFF -DPython_EXECUTABLE=$(CURDIR)/$(PY)
 	cmake --build build/arm64
 	ctest --test-dir build/arm64 --output-on-failure --parallel $(JOBS) --exclude-regex '^test_kernels$$'
+	$(PY) -m tools.arm_logits $(BUILD)/lib/print_logits build/arm64/lib/print_logits
 
 sanitize: build ## the suite under the address, undefined-behaviour and thread sanitizers (KINDS=thread)
 	JOBS=$(JOBS) PYTHON=$(PY) tools/sanitize.sh $(KINDS)

@@ -29,8 +29,8 @@ struct el_cpu_plan {
     el_run run;
     uint64_t serial; /* counts runs, so that a worker knows prepared rows of the run before */
 
-    char *arena;
-    size_t arena_bytes;
+    el_cpu_arena *arena;
+    el_cpu_arena **shared;      /* where others find it; NULL: this plan's own */
     el_worker_scratch *scratch; /* one per worker */
     char *scratch_memory;
 

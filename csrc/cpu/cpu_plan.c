@@ -80,9 +80,10 @@ static void log_plan(const el_planner *p)
            left);
 }
 
-edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads)
+edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads,
+                               el_cpu_arena **shared)
 {
-    el_planner p = {.graph = graph, .plan = el_alloc(1, sizeof *p.plan)};
+    el_planner p = {.graph = graph, .shared = shared, .plan = el_alloc(1, sizeof *p.plan)};
 
     *out = NULL;
     if (!p.plan)
@@ -142,7 +143,7 @@ void el_cpu_plan_free(el_cpu_plan *plan)
         el_free(plan->owned[i]);
     el_free(plan->owned);
     el_free(plan->regions);
-    el_free(plan->arena);
+    el_leave_arena(plan);
     el_free(plan->scratch);
     el_free(plan->scratch_memory);
     el_free(plan->work);
@@ -153,8 +154,10 @@ int32_t el_cpu_plan_n_regions(const el_cpu_plan *plan) { return plan->n_regions;
 
 size_t el_cpu_plan_bytes(const el_cpu_plan *plan)
 {
-    return plan->stock ? el_stock_bytes(plan->stock) : plan->arena_bytes;
+    return plan->stock ? el_stock_bytes(plan->stock) : plan->shared ? 0 : plan->arena->bytes;
 }
+
+const el_cpu_arena *el_cpu_plan_shared(const el_cpu_plan *plan) { return plan->shared ? plan->arena : NULL; }
 
 void el_cpu_plan_begin(el_cpu_plan *plan)
 {
@@ -162,6 +165,8 @@ void el_cpu_plan_begin(el_cpu_plan *plan)
         el_stock_begin(plan->stock);
         return;
     }
+    if (plan->shared)
+        el_workers_quiesce(); /* the plan before may have had the same memory */
     el_run_reset(&plan->run);
     plan->serial++;
 }

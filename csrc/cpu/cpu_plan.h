@@ -25,14 +25,25 @@ enum {
  * (stock.h), for comparison. Asked once. */
 bool el_cpu_own_backend(void);
 
+/* Memory of plans. Those with many rows share one, since one runs at a time: a prompt read in parts of 512 makes a plan
+ * for each depth of the cache. Freed with its last plan. */
+typedef struct el_cpu_arena {
+    char *memory;
+    size_t bytes;
+    int32_t n_plans;
+} el_cpu_arena;
+
 /* The graph's tensors without data (inputs among them) get it from the plan, which must outlive their use. An input
  * that no region reads is left without: a mask, say, when attention goes by position. */
-edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml,
-                               int32_t n_threads);
+/* *shared: what the caller's plans with many rows share, NULL before the first. When it is too small for this plan, a
+ * new one takes its place; the plans that have the old one should go soon. */
+edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads,
+                               el_cpu_arena **shared);
+const el_cpu_arena *el_cpu_plan_shared(const el_cpu_plan *plan); /* NULL: its memory is its own */
 void el_cpu_plan_free(el_cpu_plan *plan); /* NULL is fine; waits for workers that are still inside */
 
 int32_t el_cpu_plan_n_regions(const el_cpu_plan *plan);
-size_t el_cpu_plan_bytes(const el_cpu_plan *plan);
+size_t el_cpu_plan_bytes(const el_cpu_plan *plan); /* of its own */
 
 /* Before a plan's inputs are filled again: waits until no worker reads or writes the arena any more. */
 void el_cpu_plan_begin(el_cpu_plan *plan);

@@ -29,6 +29,7 @@ typedef struct el_node_info {
 
 typedef struct el_planner {
     el_cpu_plan *plan;
+    el_cpu_arena **shared;
     struct ggml_cgraph *graph;
     el_node_info *info; /* by node, then by leaf */
     struct ggml_tensor **keys;
@@ -81,6 +82,8 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t);
 
 /* ---- plan_memory.c ------------------------------------------------------------------------ */
 
+/* Before the plan is freed. */
+void el_leave_arena(el_cpu_plan *plan);
 void el_place_all(el_planner *p);
 void el_make_scratch(el_planner *p);
 

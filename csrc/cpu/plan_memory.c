@@ -108,7 +108,7 @@ typedef struct arena {
 
 /* A worker that loses its core in a region keeps that region's buffers for some milliseconds, and whoever wants to use
  * them again waits. So memory is left alone for as many regions, if that costs no more than FRESH_BYTES. */
-enum { REST_REGIONS = 24, FRESH_BYTES = 48 << 20 };
+enum { REST_REGIONS = 24, FRESH_BYTES = 24 << 20 };
 
 /* Room for size bytes in region `at`, from the hole that has rested longest; then the region has to wait for
  * stragglers. */
@@ -138,6 +138,50 @@ static void release(arena *a, size_t offset, size_t size, int32_t region)
 {
     if (a->n_holes < a->cap)
         a->holes[a->n_holes++] = (hole){offset, size, region};
+}
+
+static el_cpu_arena *arena_new(size_t bytes)
+{
+    el_cpu_arena *a = el_alloc(1, sizeof *a);
+
+    if (!a)
+        return NULL;
+    *a = (el_cpu_arena){.memory = el_alloc(1, bytes), .bytes = bytes};
+    if (!a->memory) {
+        el_free(a);
+        return NULL;
+    }
+    return a;
+}
+
+/* The shared arena when there are many rows, a new one if it is too small: with room to spare, so that the next depth
+ * of the cache finds room in it. */
+static edgellm_status take_arena(el_planner *p, size_t used)
+{
+    el_cpu_plan *plan = p->plan;
+    const size_t wanted = used + EL_PLAN_ALIGN;
+
+    plan->shared = p->max_rows > EL_SHARED_ROWS ? p->shared : NULL;
+    if (plan->shared && *plan->shared && (*plan->shared)->bytes >= wanted)
+        plan->arena = *plan->shared;
+    else
+        plan->arena = arena_new(plan->shared ? wanted + wanted / 8 : wanted);
+    if (!plan->arena)
+        return el_no_memory(wanted);
+    plan->arena->n_plans++;
+    if (plan->shared)
+        *plan->shared = plan->arena;
+    return EDGELLM_OK;
+}
+
+void el_leave_arena(el_cpu_plan *plan)
+{
+    if (!plan->arena || --plan->arena->n_plans > 0)
+        return;
+    if (plan->shared && *plan->shared == plan->arena)
+        *plan->shared = NULL;
+    el_free(plan->arena->memory);
+    el_free(plan->arena);
 }
 
 /* Gives every tensor that regions read or write a place. Offsets are kept in data until the arena exists. */
@@ -182,14 +226,11 @@ void el_place_all(el_planner *p)
         if (r > 0 && act_offsets[r - 1])
             release(&a, act_offsets[r - 1] - 1, el_aligned(act_made_by(region - 1)->nb[2]), r);
     }
-    p->plan->arena_bytes = a.used;
-    p->plan->arena = el_alloc(1, a.used + EL_PLAN_ALIGN);
-    if (!p->plan->arena) {
-        p->status = el_no_memory(a.used);
+    p->status = take_arena(p, a.used);
+    if (p->status != EDGELLM_OK)
         goto done;
-    }
     {
-        char *base = (char *)(((uintptr_t)p->plan->arena + EL_PLAN_ALIGN - 1) / EL_PLAN_ALIGN * EL_PLAN_ALIGN);
+        char *base = (char *)(((uintptr_t)p->plan->arena->memory + EL_PLAN_ALIGN - 1) / EL_PLAN_ALIGN * EL_PLAN_ALIGN);
         for (int32_t i = 0; i < n; i++)
             if (offsets[i])
                 (i < g->n_nodes ? g->nodes[i] : g->leafs[i - g->n_nodes])->data = base + offsets[i] - 1;

@@ -35,7 +35,7 @@ uint64_t el_plans_bytes(const el_plans *p)
 
     for (int32_t i = 0; i < p->n; i++)
         n += el_cpu_plan_bytes(p->entries[i]->cpu);
-    return n;
+    return n + (p->shared ? p->shared->bytes : 0);
 }
 
 int32_t el_plan_round_slots(int32_t used, int32_t n_slots)
@@ -59,12 +59,18 @@ static edgellm_status make(el_plans *p, el_graph_shape shape, el_plan **out)
         goto done;
     }
     EL_TRY(el_graph_build(&plan->graph, p->model, p->kv, shape, plan->memory));
-    EL_TRY(el_cpu_plan_new(&plan->cpu, plan->graph.nodes, p->ggml, p->n_threads));
+    EL_TRY(el_cpu_plan_new(&plan->cpu, plan->graph.nodes, p->ggml, p->n_threads, &p->shared));
     *out = plan;
     plan = NULL;
 done:
     drop(plan);
     return status;
+}
+
+static void evict(el_plans *p, int32_t i)
+{
+    drop(p->entries[i]);
+    p->entries[i] = p->entries[--p->n];
 }
 
 static void evict_oldest(el_plans *p)
@@ -74,8 +80,15 @@ static void evict_oldest(el_plans *p)
     for (int32_t i = 1; i < p->n; i++)
         if (p->entries[i]->last_use < p->entries[oldest]->last_use)
             oldest = i;
-    drop(p->entries[oldest]);
-    p->entries[oldest] = p->entries[--p->n];
+    evict(p, oldest);
+}
+
+/* Plans whose shared memory has become too small for a newer one. */
+static void evict_outgrown(el_plans *p)
+{
+    for (int32_t i = p->n - 1; i >= 0; i--)
+        if (el_cpu_plan_shared(p->entries[i]->cpu) && el_cpu_plan_shared(p->entries[i]->cpu) != p->shared)
+            evict(p, i);
 }
 
 static bool same_shape(el_graph_shape a, el_graph_shape b)
@@ -100,6 +113,7 @@ edgellm_status el_plans_get(el_plans *p, el_graph_shape shape, el_plan **out)
     EL_TRY(make(p, shape, out));
     (*out)->last_use = ++p->clock;
     p->entries[p->n++] = *out;
+    evict_outgrown(p);
     while (p->n > 1 && el_plans_bytes(p) > EL_MAX_PLAN_BYTES)
         evict_oldest(p);
 done:

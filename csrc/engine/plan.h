@@ -23,6 +23,7 @@ typedef struct el_plans {
     const el_kv_tensors *kv;
     const el_ggml_cpu *ggml;
     int32_t n_threads;
+    el_cpu_arena *shared; /* of the plans with many rows; the last of them frees it */
     uint64_t clock;
     int32_t n;
     el_plan *entries[EL_MAX_PLANS];
