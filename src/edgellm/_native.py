@@ -11,6 +11,7 @@ One thread at a time may use an `Engine` (its own lock is the caller's business,
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -199,7 +200,17 @@ def _after_fork() -> None:
 def _close_all() -> None:
     """Free in order before the interpreter takes modules apart."""
     for handle in sorted(_handles, key=lambda handle: not isinstance(handle, Engine)):
-        handle.close()
+        with contextlib.suppress(KeyboardInterrupt):  # the process is ending already
+            handle.close()
+
+
+_interrupts: list[bool] = []  # Ctrl-C seen where it could not be passed on
+
+
+def _pass_on_interrupt() -> None:
+    if _interrupts:
+        _interrupts.clear()
+        raise KeyboardInterrupt
 
 
 class Handle:
@@ -209,8 +220,12 @@ class Handle:
         generation = _generation
 
         def release(pointer: Any, parent: Any = parent) -> None:  # parent: what the object lives on, freed after it
-            if generation == _generation:  # in a forked child its threads are gone; memory goes with the process
+            if generation != _generation:
+                return  # in a forked child its threads are gone; memory goes with the process
+            try:
                 free(pointer)
+            except KeyboardInterrupt:  # a Ctrl-C while that took its time: nobody could catch it from here
+                _interrupts.append(True)
 
         self._pointer = load()[0].gc(pointer, release)
         self._generation = generation
@@ -219,6 +234,7 @@ class Handle:
     @property
     def pointer(self) -> Any:
         """The native object. Whoever holds it keeps it alive."""
+        _pass_on_interrupt()
         pointer = self._pointer
         if pointer is None:
             raise ClosedError(f"this {type(self).__name__.lower()} is closed")
@@ -237,6 +253,7 @@ class Handle:
     def close(self) -> None:
         """Free it, as soon as no other thread is using it. Closing twice is fine."""
         self._pointer = None
+        _pass_on_interrupt()
 
     def __enter__(self) -> Any:
         return self

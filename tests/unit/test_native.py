@@ -196,3 +196,14 @@ print(len(llm.generate("Hi", max_tokens=2).token_ids))
 """
     done = run(code)
     assert (done.stdout.split(), done.stderr) == (["0", "0", "0", "0", "2"], "")
+
+
+def test_ctrl_c_while_something_is_freed_is_passed_on() -> None:
+    def free(pointer: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = _native.Handle(_native.load()[0].cast("void *", 1), free)
+    with pytest.raises(KeyboardInterrupt):
+        handle.close()
+    assert handle.closed
+    handle.close()
