@@ -28,8 +28,7 @@ WIDE = {"n_embd": 256, "n_ff": 256, "head_size": 64, "n_head": 4}
 def models(folder: Path) -> list[Path]:
     """Tiny models, then the fixtures of the supported families."""
     made = [tiny_model(folder / f"{arch}.gguf", arch) for arch in ARCHITECTURES]
-    for kind in TYPES:
-        made.append(tiny_model(folder / f"llama-{kind}.gguf", "llama", dtype=f"random {kind}", **WIDE))
+    made += [tiny_model(folder / f"llama-{kind}.gguf", "llama", dtype=f"random {kind}", **WIDE) for kind in TYPES]
     found = [FIXTURES / f"{name}.gguf" for name in ("llama-dense", "llama-moe", "mistral3-dense", "gemma3-dense")]
     if not all(path.exists() for path in found):
         print("the fixtures beside the project are not here: left out", file=sys.stderr)
