@@ -571,6 +571,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_what_was_written_last_is_there_to_be_verified(tmp_path: Path) -> None:
+    with partial_module.Partial(tmp_path, "ab", "x") as partial:
+        partial.write(b"few bytes stay in a buffer")
+        partial.flush()
+        assert partial.data.stat().st_size == partial.offset
+
+
 @pytest.mark.parametrize("filled", range(0, 4, 1))
 def test_a_real_full_disk(filled: int, small_disk: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC from the kernel: one sentence, nothing listed, and a pull that works after room was made."""

@@ -77,6 +77,10 @@ class Partial:
         write_atomically(self._journal, json.dumps(self.notes).encode())
         self._synced = self.offset
 
+    def flush(self) -> None:
+        """Let others who open `data` see every byte written."""
+        self._file.flush()
+
     def restart(self, offset: int = 0) -> None:
         """Forget the bytes from *offset* on, and record it."""
         self._cut(offset)

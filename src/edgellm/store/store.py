@@ -204,6 +204,7 @@ class Store(Shelf):
             else:
                 report.on_total = lambda total: self._check_space(plan, total - partial.offset)
             source.fetch(partial, report)
+            partial.flush()
             digest = self._verify(plan, source, partial, report)
             with self._changing():
                 partial.checkpoint()
