@@ -33,6 +33,7 @@ struct el_cpu_plan {
     el_cpu_arena **shared;      /* where others find it; NULL: this plan's own */
     el_worker_scratch *scratch; /* one per worker */
     char *scratch_memory;
+    size_t scratch_bytes;
 
     void **owned; /* jobs and headers to free */
     int32_t n_owned, cap_owned;

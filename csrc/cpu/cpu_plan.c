@@ -150,11 +150,9 @@ void el_cpu_plan_free(el_cpu_plan *plan)
     el_free(plan);
 }
 
-int32_t el_cpu_plan_n_regions(const el_cpu_plan *plan) { return plan->n_regions; }
-
 size_t el_cpu_plan_bytes(const el_cpu_plan *plan)
 {
-    return plan->stock ? el_stock_bytes(plan->stock) : plan->shared ? 0 : plan->arena->bytes;
+    return plan->stock ? el_stock_bytes(plan->stock) : plan->scratch_bytes + (plan->shared ? 0 : plan->arena->bytes);
 }
 
 const el_cpu_arena *el_cpu_plan_shared(const el_cpu_plan *plan) { return plan->shared ? plan->arena : NULL; }
@@ -176,51 +174,4 @@ edgellm_status el_cpu_plan_run(el_cpu_plan *plan, int32_t budget_ms, const _Atom
     if (plan->stock)
         return el_stock_run(plan->stock, budget_ms, cancel);
     return el_workers_run(&plan->run, plan->n_threads, budget_ms, cancel);
-}
-
-static const char *name_of(el_chunk_fn *run)
-{
-    static const struct {
-        el_chunk_fn *run;
-        const char *name;
-    } names[] = {{el_rope_chunk, "angles"},
-                 {el_rows_chunk, "rows"},
-                 {el_quantize_chunk, "quantize"},
-                 {el_attention_chunk, "attention"},
-                 {el_combine_chunk, "combine"},
-                 {el_choose_chunk, "choose"},
-                 {el_experts_up_chunk, "experts up"},
-                 {el_experts_hidden_chunk, "experts hidden"},
-                 {el_experts_down_chunk, "experts down"},
-                 {el_experts_sum_chunk, "experts sum"},
-                 {el_experts_out_chunk, "experts out"}};
-
-    for (size_t i = 0; i < EL_COUNT(names); i++)
-        if (names[i].run == run)
-            return names[i].name;
-    return "?";
-}
-
-size_t el_cpu_plan_describe(const el_cpu_plan *plan, char *buf, size_t cap)
-{
-    size_t used = 0;
-
-#define SAY(...) used += (size_t)snprintf(buf + EL_MIN(used, cap), used < cap ? cap - used : 0, __VA_ARGS__)
-    for (int32_t r = 0; r < plan->n_regions; r++) {
-        const el_region *region = &plan->regions[r];
-        if (region->run == el_matmul_chunk) {
-            const el_matmul_job *job = region->job;
-            SAY("matmul");
-            for (int32_t i = 0; i < job->n_products; i++)
-                SAY(" %s", ggml_get_name(job->products[i].w));
-            SAY(" rows=%d", (int)job->n_rows);
-        } else if (region->run == el_fallback_chunk) {
-            SAY("ggml %s", ggml_op_desc(((const el_fallback_job *)region->job)->nodes->nodes[0]));
-        } else {
-            SAY("%s", name_of(region->run));
-        }
-        SAY(" chunks=%d\n", region->n_chunks);
-    }
-#undef SAY
-    return used;
 }

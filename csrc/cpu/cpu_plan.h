@@ -34,23 +34,19 @@ typedef struct el_cpu_arena {
 } el_cpu_arena;
 
 /* The graph's tensors without data (inputs among them) get it from the plan, which must outlive their use. An input
- * that no region reads is left without: a mask, say, when attention goes by position. */
-/* *shared: what the caller's plans with many rows share, NULL before the first. When it is too small for this plan, a
+ * that no region reads is left without: a mask, say, when attention goes by position.
+ * *shared: what the caller's plans with many rows share, NULL before the first. When it is too small for this plan, a
  * new one takes its place; the plans that have the old one should go soon. */
 edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads,
                                el_cpu_arena **shared);
 const el_cpu_arena *el_cpu_plan_shared(const el_cpu_plan *plan); /* NULL: its memory is its own */
 void el_cpu_plan_free(el_cpu_plan *plan); /* NULL is fine; waits for workers that are still inside */
 
-int32_t el_cpu_plan_n_regions(const el_cpu_plan *plan);
-size_t el_cpu_plan_bytes(const el_cpu_plan *plan); /* of its own */
+size_t el_cpu_plan_bytes(const el_cpu_plan *plan); /* without what it shares */
 
 /* Before a plan's inputs are filled again: waits until no worker reads or writes the arena any more. */
 void el_cpu_plan_begin(el_cpu_plan *plan);
 /* Computes for about budget_ms (0: to the end). AGAIN: call again. Errors: ECANCELLED, ENOMEM. */
 edgellm_status el_cpu_plan_run(el_cpu_plan *plan, int32_t budget_ms, const _Atomic bool *cancel);
-
-/* One line per region, for people: "matmul attn_q attn_k attn_v rows=1 chunks=16". Returns the length. */
-size_t el_cpu_plan_describe(const el_cpu_plan *plan, char *buf, size_t cap);
 
 #endif

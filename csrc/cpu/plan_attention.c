@@ -1,7 +1,10 @@
 /* plan_attention.c - attention over the paged cache: one region, or two when rows are few and segments many. */
 #include "cpu_planner.h"
 
-enum { MAX_HEADS_PER_CHUNK = 64 /* queries of one attention chunk */ };
+enum {
+    MAX_HEADS_PER_CHUNK = 64, /* queries of one attention chunk */
+    MOST_PARTIALS = 1 << 18   /* floats of their partial results: 1 MB of a worker's scratch, whatever the context */
+};
 
 static int kv_kind(enum ggml_type type)
 {
@@ -54,7 +57,9 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t)
     while (job->heads_per_chunk > MAX_HEADS_PER_CHUNK || group % job->heads_per_chunk != 0)
         job->heads_per_chunk--;
     if (job->n_rows > EL_SMALL_ROWS) {
-        job->rows_per_chunk = EL_MAX(1, MAX_HEADS_PER_CHUNK / job->heads_per_chunk);
+        const int64_t per_row = job->heads_per_chunk * job->n_segments * (int64_t)job->partial_floats;
+        job->rows_per_chunk = EL_MIN(MAX_HEADS_PER_CHUNK / job->heads_per_chunk, MOST_PARTIALS / per_row);
+        job->rows_per_chunk = EL_MAX(1, job->rows_per_chunk);
     } else {
         job->split = job->n_segments > 1;
         if (job->n_rows * job->n_head / job->heads_per_chunk * job->n_segments < 2 * p->plan->n_threads)

@@ -258,6 +258,7 @@ void el_make_scratch(el_planner *p)
     char *at;
 
     plan->scratch = el_alloc((size_t)plan->n_threads, sizeof *plan->scratch);
+    plan->scratch_bytes = (size_t)plan->n_threads * each + plan->work_bytes;
     plan->scratch_memory = el_alloc((size_t)plan->n_threads, each + EL_PLAN_ALIGN);
     plan->work = plan->work_bytes ? el_alloc(1, plan->work_bytes) : NULL;
     if (!plan->scratch || !plan->scratch_memory || (plan->work_bytes && !plan->work)) {

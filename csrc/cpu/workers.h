@@ -1,7 +1,7 @@
 /* workers.h - the process's threads, and how they run a list of regions together.
- * A region is work cut into chunks. Workers claim chunks from a counter; one that finds none left waits a moment and
- * then does an unfinished chunk again, so a worker that the system has taken off its core delays nobody. This asks of a
- * region:
+ * A region is work cut into chunks. Each worker takes the chunks of its share in order, then those of others; one
+ * that finds none left waits a moment and then does an unfinished chunk again, so a worker that the system has taken
+ * off its core delays nobody. This asks of a region:
  *   - it reads one set of buffers and writes another, so that doing a chunk twice, even at once, gives the same bytes;
  *   - no buffer that it reads or writes is used for anything else until every worker has left it (`wait_for`).
  * Idle workers spin for some tens of microseconds, then sleep in the kernel. Signals go to the program's own threads. A
@@ -11,7 +11,7 @@
  * sees who writes, not what. So a build for it does not redo chunks (el_workers_redo), and with that everything else is
  * judged: claims, the order of regions, the reuse of buffers, calls that begin and end. The redoing itself is judged
  * where the data are written with atomic operations and reused with plain ones (tests/c/test_workers.c, with chunks
- * that sleep halfway), and by what the bits are (tests/parity/test_own_backend.py, with more threads than cores).
+ * that sleep halfway), and by what the bits are (tests/parity/test_bits.py, with more threads than cores).
  * Idea of redoing unfinished work: "helping" in wait-free algorithms (Herlihy 1991); speculative backup tasks in
  * MapReduce. */
 #ifndef EL_WORKERS_H

@@ -81,6 +81,17 @@ def test_every_architecture(arch: str, tiny: Tiny) -> None:
         assert differing(model(tiny, arch, kind), tiny_tokens(LENGTH)) == [], kind
 
 
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "llama-moe"])
+def test_more_threads_than_cores(arch: str, tiny: Tiny) -> None:
+    """Some lose their core, and their work is done again."""
+    tokens = tiny_tokens(90)
+    seen = set()
+    for threads in (1, 2, 8):
+        with LLM(model(tiny, arch, "q8_0"), n_ctx=256, threads=threads) as llm:
+            seen |= {digest(llm, tokens, chunk=chunk) for chunk in (90, 36, 36, 36, 12, 5, 1)}
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("kind", OWN + GGML)
 def test_experts_of_every_type(kind: str, tiny: Tiny) -> None:
     assert differing(model(tiny, "llama-moe", kind), tiny_tokens(40), threads=(2,)) == []
