@@ -143,19 +143,20 @@ def cores_in_use(seconds: float = 1.5) -> float:
 
 def check_quiet(force: bool) -> str:
     """
-    What the machine does besides us, in words for the report.
+    What the machine does besides us, in words for the report. The load average is only told: it remembers the run
+    before this one for a minute.
 
     Raises:
         SystemExit: Something else is busy and *force* is not given.
     """
     load = os.getloadavg()[0]
-    used = cores_in_use()
+    used = cores_in_use(3.0)
     text = f"load average {load:.2f}, {used:.2f} cores in use by others before the start"
-    if used > 0.15 or load > 0.5 * (os.cpu_count() or 1):
+    if used > 0.15:
         if not force:
             raise SystemExit(
                 f"this machine is not quiet: {text}. Figures would not mean anything: "
-                "stop what runs and wait a minute (or --force, for a trial)"
+                "stop what runs (or --force, for a trial)"
             )
         text += " - NOT QUIET: the figures below mean little"
     return text
