@@ -180,11 +180,11 @@ edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_
     info->n_layer = hp->n_layer;
     info->n_head = hp->layers[0].n_head;
     info->n_head_kv = hp->layers[0].n_head_kv;
-    info->n_expert = hp->n_expert;
+    info->n_expert = hp->expert.n;
     info->n_params = model->n_params;
     info->n_bytes = model->n_bytes;
     for (int32_t i = 0; i < hp->n_layer; i++)
-        info->kv_bytes_per_token += (uint64_t)hp->layers[i].n_head_kv * (uint64_t)(hp->head_k + hp->head_v) * 2;
+        info->kv_bytes_per_token += (uint64_t)(hp->layers[i].k_width + hp->layers[i].v_width) * 2;
     snprintf(info->architecture, sizeof info->architecture, "%s", model->arch->name);
     type = commonest_type(model->file);
     for (size_t i = 0; type[i] && i + 1 < sizeof info->type; i++)

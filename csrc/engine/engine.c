@@ -33,14 +33,21 @@ static uint64_t free_memory(void)
 static edgellm_status size_cache(el_engine *e, const edgellm_engine_options *o, int32_t *n_blocks)
 {
     const int32_t trained = e->model->hp.n_ctx_train;
+    const int32_t positions = e->model->hp.n_positions;
     uint64_t slot_bytes, block_bytes, limit, wanted;
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(el_pool_slot_bytes(e->model, o->kv_type, &slot_bytes));
-    block_bytes = slot_bytes * EL_BLOCK_TOKENS;
+    block_bytes = EL_MAX(slot_bytes, 1) * EL_BLOCK_TOKENS; /* a model without attention has no cache, but blocks */
     e->n_ctx = o->n_ctx;
     if (e->n_ctx == 0)
         e->n_ctx = trained > 0 && trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
+    if (positions > 0 && e->n_ctx > positions) {
+        if (o->n_ctx > 0)
+            return el_fail(EDGELLM_EINVAL, "n_ctx is %d, but this model has learned only %d positions; lower n_ctx",
+                           o->n_ctx, positions);
+        e->n_ctx = positions;
+    }
     limit = (o->kv_bytes ? o->kv_bytes : free_memory() / 2) / block_bytes;
     wanted = ((uint64_t)e->n_ctx + EL_BLOCK_TOKENS - 1) / EL_BLOCK_TOKENS;
     if (limit < wanted && o->n_ctx == 0 && limit > 0) {
@@ -87,8 +94,8 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
         goto done;
     }
     EL_TRY(el_blocks_init(&e->blocks, n_blocks));
-    EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS));
-    EL_TRY(el_plans_init(&e->plans, model, e->pool.kv, e->cpu, e->n_threads));
+    EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS, e->n_seqs));
+    EL_TRY(el_plans_init(&e->plans, model, e->pool.layers, e->n_ctx > model->hp.rope_ctx_orig, e->cpu, e->n_threads));
     el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads,
            el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa, e->n_ctx, n_blocks);
     *out = e;

@@ -16,6 +16,7 @@
 typedef struct el_seq {
     bool open;
     int32_t length; /* tokens whose K and V are in the cache */
+    int32_t state;  /* 0 or 1: which of its two slots holds the sequence's recurrent memory */
     el_block_table blocks;
 
     el_sampler *sampler; /* NULL until edgellm_seq_sample */

@@ -90,29 +90,38 @@ static void lay_out_rows(el_step *step, const edgellm_item *items, int32_t n_ite
     }
 }
 
-/* One row of a mask: 0 for the slots of the sequence's positions first .. position, -infinity for all others. */
+/* One row of a mask: -infinity for all but the slots of the sequence's positions first .. end - 1; those 0 or, with
+ * ALiBi, minus their distance, which attention multiplies with each head's slope. */
 static void fill_mask_row(const struct ggml_tensor *mask, int32_t row, const el_block_table *blocks, int32_t first,
-                          int32_t position)
+                          int32_t end, int32_t position, bool alibi)
 {
     const ggml_fp16_t hidden = 0xFC00; /* -infinity */
     ggml_fp16_t *to = (ggml_fp16_t *)mask->data + row * mask->ne[0];
 
     for (int64_t i = 0; i < mask->ne[0]; i++)
         to[i] = hidden;
-    for (int32_t at = first; at <= position; at++)
-        to[el_block_slot(blocks, at)] = 0;
+    for (int32_t at = first; at < end; at++) {
+        const int32_t distance = at < position ? position - at : at - position;
+        to[el_block_slot(blocks, at)] = alibi ? ggml_fp32_to_fp16(-(float)distance) : 0;
+    }
 }
 
 /* What one row may see, for one kind of layer. Inputs that nothing reads have no data. */
-static void fill_visible(const struct ggml_tensor *ranges, const struct ggml_tensor *mask, int32_t row, int32_t item,
-                         const el_block_table *blocks, int32_t first, int32_t position)
+static void fill_visible(const el_engine *e, int32_t item, int32_t row, int32_t position, bool sliding)
 {
-    const int32_t range[4] = {first, position + 1, item, 0};
+    const el_graph_inputs *in = &e->step.plan->graph.in;
+    const struct ggml_tensor *ranges = sliding ? in->ranges_sliding : in->ranges;
+    const struct ggml_tensor *mask = sliding ? in->mask_sliding : in->mask;
+    const el_hparams *hp = &e->model->hp;
+    const el_seq *s = &e->seqs[e->step.items[item].seq];
+    int32_t end;
+    const int32_t first = el_graph_first_visible(hp, sliding, position, s->length + e->step.items[item].n_tokens, &end);
+    const int32_t range[4] = {first, end, item, position};
 
     if (ranges && ranges->data)
         memcpy((int32_t *)ranges->data + 4 * row, range, sizeof range);
     if (mask && mask->data)
-        fill_mask_row(mask, row, blocks, first, position);
+        fill_mask_row(mask, row, &s->blocks, first, end, position, hp->alibi_max_bias != 0);
 }
 
 static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int32_t position)
@@ -122,14 +131,18 @@ static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int
     const el_block_table *blocks = &e->seqs[e->step.items[item].seq].blocks;
 
     ((int32_t *)in->tokens->data)[row] = token;
-    ((int32_t *)in->positions->data)[row] = position;
-    ((int64_t *)in->slots->data)[row] = el_block_slot(blocks, position);
-    fill_visible(in->ranges, in->mask, row, item, blocks, 0, position);
-    fill_visible(in->ranges_sliding, in->mask_sliding, row, item, blocks, EL_MAX(0, position - hp->window + 1),
-                 position);
+    if (in->positions->data) /* a family without rope or a table of positions asks for none; one without cache: */
+        ((int32_t *)in->positions->data)[row] = position;
+    if (in->slots->data)
+        ((int64_t *)in->slots->data)[row] = el_block_slot(blocks, position);
+    fill_visible(e, item, row, position, false);
+    fill_visible(e, item, row, position, true);
     if (in->attn_temp && in->attn_temp->data)
         ((float *)in->attn_temp->data)[row] = el_graph_attn_temperature(hp, position);
 }
+
+/* Recurrent memory: a step reads the slot that the sequence's last step wrote, and writes the other. */
+static int32_t state_slot(int32_t seq, int32_t which) { return seq * EL_STATES_PER_SEQ + which; }
 
 static void fill_inputs(el_engine *e, const edgellm_item *items)
 {
@@ -142,6 +155,11 @@ static void fill_inputs(el_engine *e, const edgellm_item *items)
         if (in->tables->data)
             memcpy((int32_t *)in->tables->data + i * in->tables->ne[0], s->blocks.ids,
                    (size_t)s->blocks.n * sizeof(int32_t));
+        if (in->runs && in->runs->data) {
+            const int32_t run[4] = {row, it->n_tokens, s->length > 0 ? state_slot(it->seq, s->state) : -1,
+                                    state_slot(it->seq, !s->state)};
+            memcpy((int32_t *)in->runs->data + 4 * i, run, sizeof run);
+        }
         for (int32_t t = 0; t < it->n_tokens; t++, row++)
             fill_row(e, i, row, items[i].tokens[t], s->length + t);
         for (int32_t k = 0; k < it->n_out; k++)
@@ -228,8 +246,10 @@ static edgellm_status finish(el_engine *e)
         if (it->sampled.finish == EDGELLM_FINISH_EOG || it->sampled.finish == EDGELLM_FINISH_LENGTH)
             EL_TRY(el_text_stream_finish(e->seqs[it->seq].text)); /* what a stop string might have used is ready now */
     }
-    for (int32_t i = 0; i < e->step.n_items; i++)
+    for (int32_t i = 0; i < e->step.n_items; i++) {
         e->seqs[e->step.items[i].seq].length += e->step.items[i].n_tokens;
+        e->seqs[e->step.items[i].seq].state ^= 1;
+    }
     e->step.state = EL_STEP_DONE;
 done:
     return status;

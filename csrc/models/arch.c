@@ -4,7 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static const el_arch *const families[] = {&el_arch_llama, &el_arch_mistral3, &el_arch_gemma3};
+/* families.inc is made by CMake from the files in families/: EL_FAMILY(ident) for each of them. */
+#define EL_FAMILY(ident) extern EL_ARCH(ident);
+#include "families.inc"
+#undef EL_FAMILY
+
+#define EL_FAMILY(ident) &el_arch_##ident,
+static const el_arch *const families[] = {
+#include "families.inc"
+};
+#undef EL_FAMILY
+
+const el_arch *el_arch_at(size_t i) { return i < EL_COUNT(families) ? families[i] : NULL; }
 
 enum { NAME_MAX_LENGTH = 48, NEAREST = 3 };
 

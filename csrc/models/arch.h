@@ -1,42 +1,89 @@
 /* arch.h - what distinguishes one architecture family from another.
- * A family is one entry in the table of arch.c: traits for the generic decoder, and functions only where traits are
- * not enough. docs/adding-a-model.md walks through a new one. */
+ * A family is one file in csrc/models/families: traits for the generic decoder, and functions only where traits are not
+ * enough. The build finds it by itself. docs/adding-a-model.md walks through a new one. */
 #ifndef EL_ARCH_H
 #define EL_ARCH_H
 
 #include "hparams.h"
 
-typedef enum el_rope_layout {                   /* which two values of a head rotate together */
-                              EL_ROPE_ADJACENT, /* x[2i], x[2i+1]: LLaMA's own order */
-                              EL_ROPE_HALVES    /* x[i], x[i + n/2]: GPT-NeoX's */
-} el_rope_layout;
+typedef enum el_activation {
+    EL_ACT_SILU = 0,
+    EL_ACT_GELU, /* tanh form */
+    EL_ACT_GELU_ERF,
+    EL_ACT_RELU,
+    EL_ACT_RELU_SQUARED,
+    EL_ACT_SWIGLU_OAI /* gpt-oss: clamped, 1.702 inside the sigmoid, up + 1 */
+} el_activation;
 
-typedef enum el_activation { EL_ACT_SILU, EL_ACT_GELU } el_activation;
+/* Where a layer's norms stand. */
+typedef enum el_norm_place {
+    EL_NORM_BEFORE = 0, /* of each block's input */
+    EL_NORM_AFTER,      /* of each block's output, before the residual sum (OLMo 2) */
+    EL_NORM_BOTH
+} el_norm_place;
 
+typedef enum el_qk_norm {
+    EL_QK_NORM_NONE = 0,
+    EL_QK_NORM_OPTIONAL, /* where the file has the weights */
+    EL_QK_NORM           /* required */
+} el_qk_norm;
+
+/* Zero is LLaMA: RMSNorm before each block, gated SiLU, rope on adjacent pairs, residual sums one after the other. */
 typedef struct el_traits {
     el_rope_layout rope;
-    el_activation activation; /* of the gate in the feed-forward block */
-    bool scale_embeddings;    /* by sqrt(n_embd) */
-    bool qk_norm;             /* RMSNorm of each query and key head before rope */
-    bool post_norms;          /* RMSNorm of each block's output before the residual sum */
+    el_activation activation;
+    bool ungated;    /* up, activation, down; no gate */
+    bool fused_gate; /* ffn_up holds gate and up, one after the other */
+    bool layer_norm; /* LayerNorm instead of RMSNorm; with a bias where the file has one */
+    bool no_norms;   /* norms without weights (OLMo) */
+    el_norm_place norm_place;
+    const char *ffn_norm;    /* tensor of the norm before the feed-forward block, if it is not "ffn_norm" */
+    const char *embd_norm;   /* tensor of a norm of the embeddings; NULL: there is none */
+    const char *output_norm; /* NULL: "output_norm" */
+
+    el_qk_norm qk_norm; /* of queries and keys: per head or over all heads, as the weights' shape says */
+    bool qk_norm_after_rope;
+    bool parallel;       /* attention and feed-forward read the same x and are added together; a missing ffn_norm means
+                            that both read the same norm's output */
+    bool parallel_key;   /* the file says so by use_parallel_residual (GPT-NeoX) */
+    bool position_table; /* position_embd is added to the embeddings */
+    bool alibi;          /* attention.max_alibi_bias (Press et al. 2022) */
+    bool sinks;          /* attn_sinks: one more score per head, without a value (gpt-oss) */
+    bool scale_embeddings; /* by sqrt(n_embd) */
+    bool scale_keys;       /* the file may say embedding_scale, residual_scale, logit_scale */
+    bool encoder;          /* a row sees later positions too, unless the file says attention.causal */
+
     bool may_have_experts;
+    bool expert_keys;       /* the file may say gating, normalisation, scale, groups, leading dense layers */
+    bool experts_normalise; /* default of expert_weights_norm */
+    el_gating gating;       /* default of expert_gating_func; 0: softmax */
+    bool shared_experts;    /* ffn_*_shexp: a dense block beside the mixture, times the sigmoid of ffn_gate_inp_shexp
+                               where the file has that */
     bool yarn_keys;         /* the file may tune YaRN: log multiplier and betas */
     int32_t sliding_period; /* every n-th layer is full, the others slide, when the file has a window but no pattern */
+    int32_t window;         /* default of attention.sliding_window */
+    int32_t no_rope_period; /* every n-th layer does not rotate (SmolLM3) */
 } el_traits;
 
-struct ggml_tensor;
 struct el_graph;
+struct el_loader;
+struct ggml_tensor;
 
 typedef struct el_arch {
     const char *name; /* general.architecture */
     el_traits traits;
+    const struct el_mixer *mixer; /* of every layer; NULL: attention. hparams may choose for each layer */
     edgellm_status (*hparams)(el_hparams *hp, const el_gguf *file, const struct el_arch *arch); /* NULL: nothing more */
-    void (*build)(struct el_graph *g); /* adds the whole step to g; usually el_build_decoder */
+    void (*load)(struct el_loader *l); /* weights besides those of the generic decoder; NULL: none */
+    void (*build)(struct el_graph *g); /* the whole step; NULL: el_build_decoder */
+    struct ggml_tensor *(*layer)(struct el_graph *g, int32_t layer, struct ggml_tensor *x); /* NULL: the generic one */
 } el_arch;
+
+/* Defines a family: EL_ARCH(stable) = {.name = "stable", ...}. CMake looks for this word at the start of a line. */
+#define EL_ARCH(ident) const el_arch el_arch_##ident
 
 /* The family with that name; EUNSUPPORTED names the nearest ones. */
 edgellm_status el_arch_find(const el_arch **out, el_str name);
-
-extern const el_arch el_arch_llama, el_arch_mistral3, el_arch_gemma3;
+const el_arch *el_arch_at(size_t i); /* all of them, by name; NULL after the last */
 
 #endif

@@ -1,34 +1,79 @@
-/* decoder.c - the stack that most families share: norm, attention, residual, norm, feed-forward, residual. */
+/* decoder.c - the stack that most families share: norm, mixer, residual, norm, feed-forward, residual. */
 #include <math.h>
 
+#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
 
-static struct ggml_tensor *keep_outputs(el_graph *g, struct ggml_tensor *x)
+struct ggml_tensor *el_keep_outputs(el_graph *g, int32_t layer, struct ggml_tensor *x)
 {
-    return ggml_get_rows(g->ctx, x, g->in.outputs);
+    return x && layer == g->model->hp.n_layer - 1 ? ggml_get_rows(g->ctx, x, g->in.outputs) : x;
 }
 
-/* Returns the layer's result, or NULL when only its cache rows were wanted. */
-static struct ggml_tensor *build_layer(el_graph *g, int32_t layer, struct ggml_tensor *x)
+static struct ggml_tensor *norm_if(el_graph *g, struct ggml_tensor *x, const el_norm *norm)
+{
+    return norm->w || g->model->arch->traits.no_norms ? el_build_norm(g, x, norm) : x;
+}
+
+static struct ggml_tensor *post_norm(el_graph *g, struct ggml_tensor *y, const el_norm *norm)
+{
+    return norm->w ? el_build_norm(g, y, norm) : y;
+}
+
+static struct ggml_tensor *residual(el_graph *g, struct ggml_tensor *y, struct ggml_tensor *x)
+{
+    return ggml_add(g->ctx, el_build_scale(g, y, g->model->hp.residual_scale), x);
+}
+
+/* Attention and feed-forward of the same input, added together (GPT-J's and GPT-NeoX's form). */
+static struct ggml_tensor *parallel(el_graph *g, int32_t layer, struct ggml_tensor *mixed, struct ggml_tensor *normed,
+                                    struct ggml_tensor *x)
 {
     const el_layer *w = &g->model->layers[layer];
-    struct ggml_tensor *y = el_build_attention(g, layer, el_build_norm(g, x, w->attn_norm));
+    struct ggml_tensor *y = w->ffn_norm.w ? norm_if(g, x, &w->ffn_norm) : el_keep_outputs(g, layer, normed);
 
-    if (!y)
-        return NULL;
-    if (layer == g->model->hp.n_layer - 1) { /* from here on only rows whose logits are asked for matter */
-        y = keep_outputs(g, y);
-        x = keep_outputs(g, x);
+    y = el_build_feed_forward(g, layer, y);
+    return residual(g, ggml_add(g->ctx, y, mixed), x);
+}
+
+struct ggml_tensor *el_build_layer(el_graph *g, int32_t layer, struct ggml_tensor *x)
+{
+    const el_layer_hparams *lh = &g->model->hp.layers[layer];
+    const el_layer *w = &g->model->layers[layer];
+    const bool before = g->model->arch->traits.norm_place != EL_NORM_AFTER;
+    struct ggml_tensor *normed = before ? norm_if(g, x, &w->attn_norm) : x;
+    struct ggml_tensor *y;
+
+    if (lh->mixer) {
+        y = lh->mixer->build(g, layer, normed);
+        if (!y)
+            return NULL;
+        y = el_keep_outputs(g, layer, y);
+        x = el_keep_outputs(g, layer, x);
+        if (g->model->hp.parallel)
+            return parallel(g, layer, y, normed, x);
+        x = residual(g, post_norm(g, y, &w->attn_post_norm), x);
+    } else {
+        if (el_nobody_reads(g, layer))
+            return NULL;
+        x = el_keep_outputs(g, layer, x);
     }
-    if (w->attn_post_norm)
-        y = el_build_norm(g, y, w->attn_post_norm);
-    x = ggml_add(g->ctx, y, x);
-    y = el_build_norm(g, x, w->ffn_norm);
-    y = w->router ? el_build_experts(g, layer, y) : el_build_ffn(g, layer, y);
-    if (w->ffn_post_norm)
-        y = el_build_norm(g, y, w->ffn_post_norm);
-    return ggml_add(g->ctx, y, x);
+    if (!w->experts && !w->ffn.up.w)
+        return x;
+    y = before ? norm_if(g, x, &w->ffn_norm) : x;
+    y = post_norm(g, el_build_feed_forward(g, layer, y), &w->ffn_post_norm);
+    return residual(g, y, x);
+}
+
+struct ggml_tensor *el_build_embeddings(el_graph *g)
+{
+    const el_model *m = g->model;
+    struct ggml_tensor *x = ggml_get_rows(g->ctx, m->token_embd, g->in.tokens);
+
+    x = el_build_scale(g, x, m->hp.embedding_scale);
+    if (m->position_embd)
+        x = ggml_add(g->ctx, x, ggml_get_rows(g->ctx, m->position_embd, g->in.positions));
+    return m->embd_norm.w && m->arch->traits.embd_norm ? el_build_norm(g, x, &m->embd_norm) : x;
 }
 
 static struct ggml_tensor *softcap(el_graph *g, struct ggml_tensor *x, float cap)
@@ -36,26 +81,30 @@ static struct ggml_tensor *softcap(el_graph *g, struct ggml_tensor *x, float cap
     return ggml_scale(g->ctx, ggml_tanh(g->ctx, ggml_scale(g->ctx, x, 1.0f / cap)), cap);
 }
 
-void el_build_decoder(el_graph *g)
+void el_build_head(el_graph *g, struct ggml_tensor *x)
 {
     const el_model *m = g->model;
-    struct ggml_tensor *x = ggml_get_rows(g->ctx, m->token_embd, g->in.tokens);
 
-    if (m->arch->traits.scale_embeddings)
-        x = ggml_scale(g->ctx, x, sqrtf((float)m->hp.n_embd));
-    for (int32_t layer = 0; layer < m->hp.n_layer; layer++) {
-        x = build_layer(g, layer, x);
-        if (x)
-            ggml_build_forward_expand(g->nodes, x);
-    }
-    if (!x)
-        return;
-    x = el_build_norm(g, x, m->output_norm);
-    x = ggml_mul_mat(g->ctx, m->output, x);
+    x = norm_if(g, x, &m->output_norm);
+    x = el_build_scale(g, el_build_linear(g, &m->output, x), m->hp.logit_scale);
     if (m->hp.logit_softcap != 0)
         x = softcap(g, x, m->hp.logit_softcap);
     ggml_set_output(x);
     ggml_set_name(x, "logits");
-    ggml_build_forward_expand(g->nodes, x);
+    el_build_now(g, x);
     g->logits = x;
+}
+
+void el_build_decoder(el_graph *g)
+{
+    const el_arch *arch = g->model->arch;
+    struct ggml_tensor *x = el_build_embeddings(g);
+
+    for (int32_t layer = 0; layer < g->model->hp.n_layer; layer++) {
+        x = arch->layer ? arch->layer(g, layer, x) : el_build_layer(g, layer, x);
+        if (x)
+            el_build_now(g, x);
+    }
+    if (x)
+        el_build_head(g, x);
 }

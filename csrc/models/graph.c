@@ -1,16 +1,16 @@
-/* graph.c - inputs of a step and the building blocks. Which of them a family uses stands in its traits. */
+/* graph.c - inputs of a step and the small blocks. */
 #include "graph.h"
 
 #include <math.h>
 
-#include "cpu_plan.h"
+#include "layer_blocks.h"
 #include "ggml.h"
 
-enum { NODES_PER_LAYER = 64, NODES_BESIDES = 64 };
+enum { NODES_PER_LAYER = 128, NODES_BESIDES = 128 };
 
 static size_t max_nodes(const el_model *model)
 {
-    const size_t per_layer = NODES_PER_LAYER + 2 * (size_t)model->hp.n_expert_used;
+    const size_t per_layer = NODES_PER_LAYER + 2 * (size_t)model->hp.expert.n_used;
 
     return (size_t)model->hp.n_layer * per_layer + NODES_BESIDES;
 }
@@ -35,6 +35,14 @@ static struct ggml_tensor *input(el_graph *g, enum ggml_type type, int64_t ne0, 
     return t;
 }
 
+static bool has_recurrent_memory(const el_hparams *hp)
+{
+    for (int32_t i = 0; i < hp->n_layer; i++)
+        if (hp->layers[i].conv_width > 0 || hp->layers[i].state_width > 0)
+            return true;
+    return false;
+}
+
 static void make_inputs(el_graph *g)
 {
     const el_hparams *hp = &g->model->hp;
@@ -49,21 +57,25 @@ static void make_inputs(el_graph *g)
     g->in.ranges = input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges");
     g->in.ranges_sliding = hp->window ? input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges_sliding") : NULL;
     g->in.tables = input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "tables");
+    g->in.runs = has_recurrent_memory(hp) ? input(g, GGML_TYPE_I32, 4, s->n_seqs, 1, "runs") : NULL;
     g->in.attn_temp = hp->attn_temp_scale != 0 ? input(g, GGML_TYPE_F32, 1, 1, s->n_rows, "attn_temp") : NULL;
 }
 
-edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_kv_tensors *kv, el_graph_shape shape,
-                              void *memory)
+edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
+                              bool long_context, void *memory)
 {
     const struct ggml_init_params params = {.mem_size = el_graph_memory(model), .mem_buffer = memory, .no_alloc = true};
 
-    *g = (el_graph){.model = model, .kv = kv, .shape = shape};
+    *g = (el_graph){.model = model, .memory = layers, .shape = shape, .long_context = long_context};
     g->ctx = ggml_init(params);
     if (!g->ctx)
         return el_no_memory(params.mem_size);
     g->nodes = ggml_new_graph_custom(g->ctx, max_nodes(model), false);
     make_inputs(g);
-    model->arch->build(g);
+    if (model->arch->build)
+        model->arch->build(g);
+    else
+        el_build_decoder(g);
     return EDGELLM_OK;
 }
 
@@ -79,121 +91,76 @@ float el_graph_attn_temperature(const el_hparams *hp, int32_t position)
     return 1.0f + hp->attn_temp_scale * logf(1.0f + floorf((float)position / (float)hp->attn_temp_length));
 }
 
-struct ggml_tensor *el_build_norm(el_graph *g, struct ggml_tensor *x, struct ggml_tensor *weight)
+int32_t el_graph_first_visible(const el_hparams *hp, bool sliding, int32_t position, int32_t length, int32_t *end)
 {
-    return ggml_mul(g->ctx, ggml_rms_norm(g->ctx, x, g->model->hp.norm_eps), weight);
-}
+    int32_t first = 0;
 
-struct ggml_tensor *el_build_linear(el_graph *g, struct ggml_tensor *w, struct ggml_tensor *bias, struct ggml_tensor *x)
-{
-    struct ggml_tensor *y = ggml_mul_mat(g->ctx, w, x);
-
-    return bias ? ggml_add(g->ctx, y, bias) : y;
-}
-
-/* x: [head, n_head, rows] */
-static struct ggml_tensor *rope(el_graph *g, const el_layer_hparams *lh, struct ggml_tensor *x)
-{
-    const el_hparams *hp = &g->model->hp;
-    const int mode = g->model->arch->traits.rope == EL_ROPE_HALVES ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
-    const bool yarn = hp->rope_scaling == EL_ROPE_YARN;
-    float base = lh->sliding ? hp->rope_base_sliding : hp->rope_base;
-    float factor = lh->sliding ? 1.0f : hp->rope_factor;
-
-    return ggml_rope_ext(g->ctx, x, g->in.positions, g->model->rope_freqs, hp->n_rot, mode, hp->rope_ctx_orig, base,
-                         1.0f / factor, yarn ? 1.0f : 0.0f, hp->rope_attn_factor, hp->yarn_beta_fast,
-                         hp->yarn_beta_slow);
-}
-
-/* The layer's part of the pool as attention wants it: [head, n_kv, n_head_kv], without copying. */
-static struct ggml_tensor *pool_view(el_graph *g, struct ggml_tensor *pool, int32_t head, int32_t n_head_kv)
-{
-    return ggml_view_3d(g->ctx, pool, head, g->shape.n_kv, n_head_kv, pool->nb[1], ggml_row_size(pool->type, head), 0);
-}
-
-struct ggml_tensor *el_build_attention(el_graph *g, int32_t layer, struct ggml_tensor *x)
-{
-    const el_hparams *hp = &g->model->hp;
-    const el_layer_hparams *lh = &hp->layers[layer];
-    const el_layer *w = &g->model->layers[layer];
-    const el_kv_tensors *kv = &g->kv[layer];
-    const int64_t rows = g->shape.n_rows;
-    struct ggml_tensor *q = el_build_linear(g, w->wq, w->bq, x);
-    struct ggml_tensor *k = el_build_linear(g, w->wk, w->bk, x);
-    struct ggml_tensor *v = el_build_linear(g, w->wv, w->bv, x);
-    struct ggml_tensor *mask = lh->sliding ? g->in.mask_sliding : g->in.mask;
-    struct ggml_tensor *y;
-
-    q = ggml_reshape_3d(g->ctx, q, hp->head_k, lh->n_head, rows);
-    k = ggml_reshape_3d(g->ctx, k, hp->head_k, lh->n_head_kv, rows);
-    if (w->q_norm)
-        q = el_build_norm(g, q, w->q_norm);
-    if (w->k_norm)
-        k = el_build_norm(g, k, w->k_norm);
-    q = rope(g, lh, q);
-    k = rope(g, lh, k);
-    if (g->in.attn_temp)
-        q = ggml_mul(g->ctx, q, g->in.attn_temp);
-
-    /* A row reads its own step's K and V back from the cache, after rounding to the cache's type. */
-    k = ggml_reshape_2d(g->ctx, k, (int64_t)hp->head_k * lh->n_head_kv, rows);
-    ggml_build_forward_expand(g->nodes, ggml_set_rows(g->ctx, kv->k, k, g->in.slots));
-    ggml_build_forward_expand(g->nodes, ggml_set_rows(g->ctx, kv->v, v, g->in.slots));
-    if (layer == hp->n_layer - 1 && g->shape.n_out == 0)
-        return NULL; /* no one will read this layer's result */
-
-    y = ggml_flash_attn_ext(g->ctx, ggml_permute(g->ctx, q, 0, 2, 1, 3), pool_view(g, kv->k, hp->head_k, lh->n_head_kv),
-                            pool_view(g, kv->v, hp->head_v, lh->n_head_kv), mask, hp->attn_scale, 0.0f, 0.0f);
-    y->src[EL_ATTN_RANGES] = lh->sliding ? g->in.ranges_sliding : g->in.ranges;
-    y->src[EL_ATTN_TABLES] = g->in.tables;
-    y = ggml_reshape_2d(g->ctx, y, (int64_t)hp->head_v * lh->n_head, rows);
-    return el_build_linear(g, w->wo, w->bo, y);
-}
-
-static struct ggml_tensor *gated(el_graph *g, struct ggml_tensor *gate, struct ggml_tensor *up)
-{
-    if (g->model->arch->traits.activation == EL_ACT_GELU)
-        return ggml_geglu_split(g->ctx, gate, up);
-    return ggml_swiglu_split(g->ctx, gate, up);
-}
-
-struct ggml_tensor *el_build_ffn(el_graph *g, int32_t layer, struct ggml_tensor *x)
-{
-    const el_layer *w = &g->model->layers[layer];
-    struct ggml_tensor *gate = el_build_linear(g, w->gate, w->gate_b, x);
-    struct ggml_tensor *up = el_build_linear(g, w->up, w->up_b, x);
-
-    return el_build_linear(g, w->down, w->down_b, gated(g, gate, up));
-}
-
-/* Routing as in Mixtral (Jiang et al. 2024, section 2.1): softmax over all experts, the best n_expert_used, their
- * weights scaled to sum to 1. */
-struct ggml_tensor *el_build_experts(el_graph *g, int32_t layer, struct ggml_tensor *x)
-{
-    const el_hparams *hp = &g->model->hp;
-    const el_layer *w = &g->model->layers[layer];
-    const int64_t rows = x->ne[1];
-    struct ggml_tensor *probs = ggml_soft_max(g->ctx, ggml_mul_mat(g->ctx, w->router, x)); /* [n_expert, rows] */
-    struct ggml_tensor *chosen = ggml_argsort_top_k(g->ctx, probs, hp->n_expert_used);     /* [n_expert_used, rows] */
-    struct ggml_tensor *weights = ggml_get_rows(g->ctx, ggml_reshape_3d(g->ctx, probs, 1, hp->n_expert, rows), chosen);
-    struct ggml_tensor *gate, *up, *y, *sum;
-
-    weights = ggml_reshape_2d(g->ctx, weights, hp->n_expert_used, rows);
-    sum = ggml_clamp(g->ctx, ggml_sum_rows(g->ctx, weights), 0x1p-14f, INFINITY); /* never divide by 0 */
-    weights = ggml_div(g->ctx, weights, sum);
-    if (hp->expert_scale != 1.0f)
-        weights = ggml_scale(g->ctx, weights, hp->expert_scale);
-    weights = ggml_reshape_3d(g->ctx, weights, 1, hp->n_expert_used, rows);
-
-    x = ggml_reshape_3d(g->ctx, x, hp->n_embd, 1, rows);
-    up = ggml_mul_mat_id(g->ctx, w->up_exps, x, chosen); /* [n_ff, n_expert_used, rows] */
-    gate = ggml_mul_mat_id(g->ctx, w->gate_exps, x, chosen);
-    y = ggml_mul_mat_id(g->ctx, w->down_exps, gated(g, gate, up), chosen);
-    y = ggml_mul(g->ctx, y, weights);
-    sum = NULL;
-    for (int32_t i = 0; i < hp->n_expert_used; i++) {
-        struct ggml_tensor *one = ggml_view_2d(g->ctx, y, hp->n_embd, rows, y->nb[2], (size_t)i * y->nb[1]);
-        sum = sum ? ggml_add(g->ctx, sum, one) : one;
+    *end = hp->causal ? position + 1 : length;
+    if (!sliding)
+        return 0;
+    switch (hp->window_kind) {
+    case EL_WINDOW_LAST:
+        first = position - hp->window + 1;
+        break;
+    case EL_WINDOW_CHUNK:
+        first = position - position % hp->window;
+        break;
+    case EL_WINDOW_AROUND:
+        first = position - hp->window / 2;
+        *end = EL_MIN(*end, position + hp->window / 2 + 1);
+        break;
     }
-    return hp->n_expert_used == 1 ? ggml_cont(g->ctx, sum) : sum;
+    return EL_MAX(first, 0);
 }
+
+struct ggml_tensor *el_build_rms_norm(el_graph *g, struct ggml_tensor *x, struct ggml_tensor *weight)
+{
+    x = ggml_rms_norm(g->ctx, x, g->model->hp.norm_eps);
+    return weight ? ggml_mul(g->ctx, x, weight) : x;
+}
+
+struct ggml_tensor *el_build_norm(el_graph *g, struct ggml_tensor *x, const el_norm *norm)
+{
+    if (!g->model->arch->traits.layer_norm)
+        x = el_build_rms_norm(g, x, norm->w);
+    else {
+        x = ggml_norm(g->ctx, x, g->model->hp.norm_eps);
+        if (norm->w)
+            x = ggml_mul(g->ctx, x, norm->w);
+    }
+    return norm->b ? ggml_add(g->ctx, x, norm->b) : x;
+}
+
+struct ggml_tensor *el_build_linear(el_graph *g, const el_linear *linear, struct ggml_tensor *x)
+{
+    struct ggml_tensor *y = ggml_mul_mat(g->ctx, linear->w, x);
+
+    if (linear->s)
+        y = ggml_mul(g->ctx, y, linear->s);
+    return linear->b ? ggml_add(g->ctx, y, linear->b) : y;
+}
+
+struct ggml_tensor *el_build_linear_id(el_graph *g, const el_linear *experts, struct ggml_tensor *x,
+                                       struct ggml_tensor *ids)
+{
+    struct ggml_tensor *y = ggml_mul_mat_id(g->ctx, experts->w, x, ids);
+
+    if (experts->s) { /* one factor for each expert: gathered by the same ids */
+        struct ggml_tensor *s = ggml_reshape_3d(g->ctx, experts->s, 1, experts->s->ne[0], 1);
+        s = ggml_repeat_4d(g->ctx, s, 1, s->ne[1], ids->ne[1], 1);
+        y = ggml_mul(g->ctx, y, ggml_get_rows(g->ctx, s, ids));
+    }
+    return experts->b ? ggml_add_id(g->ctx, y, experts->b, ids) : y;
+}
+
+struct ggml_tensor *el_build_scale(el_graph *g, struct ggml_tensor *x, float factor)
+{
+    return factor == 1 ? x : ggml_scale(g->ctx, x, factor);
+}
+
+bool el_nobody_reads(const el_graph *g, int32_t layer)
+{
+    return layer == g->model->hp.n_layer - 1 && g->shape.n_out == 0;
+}
+
+void el_build_now(el_graph *g, struct ggml_tensor *t) { ggml_build_forward_expand(g->nodes, t); }

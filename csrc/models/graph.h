@@ -1,9 +1,10 @@
-/* graph.h - one step of a model as a ggml graph, and the blocks that families build it from.
+/* graph.h - one step of a model as a ggml graph.
  * A graph depends on the shape of a step alone (rows, outputs, visible cache slots), never on its tokens, so the engine
  * keeps it and only fills the inputs anew. It says nothing of threads or SIMD: rows of K and V are written to the slots
  * that `in.slots` names, and attention reads the pool by block tables (our backend) or whole under a mask (others).
  *
- * Shapes are ggml's: the first is the fastest. "rows" are the tokens of the step. */
+ * Shapes are ggml's: the first is the fastest. "rows" are the tokens of the step; those of one sequence are adjacent.
+ */
 #ifndef EL_GRAPH_H
 #define EL_GRAPH_H
 
@@ -13,7 +14,7 @@ struct ggml_cgraph;
 
 typedef struct el_graph_shape {
     int32_t n_rows;   /* tokens in the step */
-    int32_t n_out;    /* rows whose logits are wanted; may be 0 */
+    int32_t n_out;    /* rows whose results are wanted; may be 0 */
     int32_t n_kv;     /* cache slots that attention looks at, from slot 0 */
     int32_t n_seqs;   /* sequences in the step */
     int32_t instance; /* plans of one shape that differ in memory alone */
@@ -24,24 +25,31 @@ typedef struct el_graph_inputs {
     struct ggml_tensor *positions;    /* I32 [n_rows] */
     struct ggml_tensor *slots;        /* I64 [n_rows]: where each row's K and V go */
     struct ggml_tensor *outputs;      /* I32 [n_out]: which rows; NULL when n_out is 0 */
-    struct ggml_tensor *mask;         /* for other backends than ours: F16 [n_kv, n_rows], 0 visible, -inf not */
+    struct ggml_tensor *mask;         /* for other backends than ours: F16 [n_kv, n_rows]; -inf hidden, else 0 or, with
+                                         ALiBi, minus the distance */
     struct ggml_tensor *mask_sliding; /* the same for sliding layers; NULL if there are none */
     struct ggml_tensor
-        *ranges; /* I32 [4, n_rows]: first visible position, one past the last, sequence of the step, 0 */
+        *ranges; /* I32 [4, n_rows]: first visible position, one past the last, sequence of the step, own position */
     struct ggml_tensor *ranges_sliding;
     struct ggml_tensor *tables;    /* I32 [n_kv / 32, n_seqs]: blocks of each sequence */
+    struct ggml_tensor *runs;      /* I32 [4, n_seqs]: first row, number of rows, slot of the recurrent memory that is
+                                      read (-1: the sequence begins), slot that is written; NULL without such memory */
     struct ggml_tensor *attn_temp; /* F32 [1, 1, n_rows]: scale of the queries; NULL without */
 } el_graph_inputs;
 
-typedef struct el_kv_tensors { /* one layer's share of the cache pool */
-    struct ggml_tensor *k;     /* [n_head_kv * head_k, n_slots] */
-    struct ggml_tensor *v;     /* [n_head_kv * head_v, n_slots] */
-} el_kv_tensors;
+/* One layer's share of the engine's memory; NULL where it keeps none. */
+typedef struct el_layer_memory {
+    struct ggml_tensor *k;     /* [k_width, n_slots] of the KV pool */
+    struct ggml_tensor *v;     /* [v_width, n_slots] */
+    struct ggml_tensor *conv;  /* F32 [conv_width, n_states] */
+    struct ggml_tensor *state; /* F32 [state_width, n_states] */
+} el_layer_memory;
 
 typedef struct el_graph {
     const el_model *model;
-    const el_kv_tensors *kv; /* one per layer */
+    const el_layer_memory *memory; /* one per layer */
     el_graph_shape shape;
+    bool long_context; /* the engine's context exceeds what rope was trained for: rope_long instead of rope_short */
     struct ggml_context *ctx;
     struct ggml_cgraph *nodes;
     el_graph_inputs in;
@@ -50,25 +58,30 @@ typedef struct el_graph {
 
 /* Bytes of memory that the headers of a graph need, at most. */
 size_t el_graph_memory(const el_model *model);
-
-/* Builds a step of that shape into `memory` (el_graph_memory bytes). */
-edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_kv_tensors *kv, el_graph_shape shape,
-                              void *memory);
+/* Builds the graph in `memory`, which must stay while it is used. */
+edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
+                              bool long_context, void *memory);
 void el_graph_clear(el_graph *g);
 
-/* 1 + s * ln(1 + floor(position / length)): Mistral 3 and Llama 4 scale queries of far positions. */
+/* Scale of a query by its position: 1 + s * ln(1 + floor(position / length)). */
 float el_graph_attn_temperature(const el_hparams *hp, int32_t position);
+/* What a row at `position` of a sequence that will have `length` tokens sees: first .. *end - 1. */
+int32_t el_graph_first_visible(const el_hparams *hp, bool sliding, int32_t position, int32_t length, int32_t *end);
 
-/* ---- blocks: each takes and returns [n_embd, rows] unless it says otherwise -------------- */
+/* ---- small blocks ------------------------------------------------------------------------- */
 
-struct ggml_tensor *el_build_norm(el_graph *g, struct ggml_tensor *x, struct ggml_tensor *weight);
-struct ggml_tensor *el_build_linear(el_graph *g, struct ggml_tensor *w, struct ggml_tensor *bias,
-                                    struct ggml_tensor *x);
-struct ggml_tensor *el_build_attention(el_graph *g, int32_t layer, struct ggml_tensor *x); /* writes the cache too */
-struct ggml_tensor *el_build_ffn(el_graph *g, int32_t layer, struct ggml_tensor *x);
-struct ggml_tensor *el_build_experts(el_graph *g, int32_t layer, struct ggml_tensor *x);
-
-/* The usual stack: embeddings, layers of attention and feed-forward with residual sums, norm, head. */
-void el_build_decoder(el_graph *g);
+/* RMSNorm or LayerNorm as the family has it, times weight, plus bias. Of each head when x is [head, n_head, rows]. */
+struct ggml_tensor *el_build_norm(el_graph *g, struct ggml_tensor *x, const el_norm *norm);
+struct ggml_tensor *el_build_rms_norm(el_graph *g, struct ggml_tensor *x, struct ggml_tensor *weight);
+/* w x + b. Every product with a weight goes through here (or el_build_linear_id, for experts). */
+struct ggml_tensor *el_build_linear(el_graph *g, const el_linear *linear, struct ggml_tensor *x);
+/* x: [n_in, n_used or 1, rows], ids: I32 [n_used, rows]; result [n_out, n_used, rows] */
+struct ggml_tensor *el_build_linear_id(el_graph *g, const el_linear *experts, struct ggml_tensor *x,
+                                       struct ggml_tensor *ids);
+struct ggml_tensor *el_build_scale(el_graph *g, struct ggml_tensor *x, float factor); /* x itself when factor is 1 */
+/* True in the last layer of a step that wants no results. */
+bool el_nobody_reads(const el_graph *g, int32_t layer);
+/* Makes sure that t is computed, and now: for nodes that change memory. */
+void el_build_now(el_graph *g, struct ggml_tensor *t);
 
 #endif

@@ -5,42 +5,110 @@
 
 #include "gguf.h"
 
-enum { EL_MAX_LAYERS = 1024 };
+enum {
+    EL_MAX_LAYERS = 1024,
+    EL_MAX_HEAD = 1 << 12,
+    EL_MAX_HEADS = 1 << 12,
+    EL_MAX_FF = 1 << 20,
+    EL_MAX_WIDTH = 1 << 20
+};
 
-typedef enum el_rope_scaling { EL_ROPE_NONE = 0, EL_ROPE_LINEAR, EL_ROPE_YARN } el_rope_scaling;
+/* Which two values of a head rotate together. */
+typedef enum el_rope_layout {
+    EL_ROPE_ADJACENT = 0, /* x[2i], x[2i+1]: LLaMA's own order */
+    EL_ROPE_HALVES,       /* x[i], x[i + n/2]: GPT-NeoX's */
+    EL_ROPE_OFF           /* positions come from a table, from ALiBi or from nowhere */
+} el_rope_layout;
+
+typedef enum el_rope_scaling { EL_ROPE_NONE = 0, EL_ROPE_LINEAR, EL_ROPE_YARN, EL_ROPE_LONG } el_rope_scaling;
+
+/* What a sliding layer sees of the w positions around it. */
+typedef enum el_window {
+    EL_WINDOW_LAST = 0, /* the last w, itself included */
+    EL_WINDOW_CHUNK,    /* those of its own chunk of w (Llama 4) */
+    EL_WINDOW_AROUND    /* w / 2 to either side; only where attention is not causal (ModernBERT) */
+} el_window;
+
+/* How the router's numbers become the experts' weights. The values are those of expert_gating_func in files. */
+typedef enum el_gating {
+    EL_GATING_NONE = 0,
+    EL_GATING_SOFTMAX = 1,
+    EL_GATING_SIGMOID = 2,
+    EL_GATING_SOFTMAX_CHOSEN = 3, /* softmax over the chosen ones alone */
+    EL_GATING_SQRT_SOFTPLUS = 4
+} el_gating;
+
+struct el_mixer;
 
 typedef struct el_layer_hparams {
+    const struct el_mixer *mixer; /* what mixes positions: attention, a recurrence, ...; NULL: nothing does */
     int32_t n_head;
     int32_t n_head_kv;
-    int32_t n_ff;
-    bool sliding; /* attention sees only the last `window` positions */
+    int32_t head_k; /* width of a key head */
+    int32_t head_v;
+    int32_t n_rot; /* how many of head_k rotate; 0: none, positions are not encoded here */
+    int32_t n_ff;  /* of the dense feed-forward block; 0: there is none */
+    bool experts;  /* a mixture instead of the dense block */
+    bool sliding;  /* attention sees only part of the positions, see el_window */
+    float rope_base;
+    float rope_factor;               /* positions are divided by this; 1: not at all */
+    bool rope_unstretched;           /* rotates as if no scaling were named */
+    int32_t kv_of;                   /* the layer whose cache rows are read; its own number unless layers share */
+    int32_t k_width, v_width;        /* floats of a cache row, set by the mixer; 0: this layer writes none */
+    int64_t conv_width, state_width; /* floats of a sequence's recurrent memory; 0: none */
 } el_layer_hparams;
+
+typedef struct el_expert_hparams {
+    int32_t n;      /* 0: the model is dense */
+    int32_t n_used; /* per row */
+    int32_t n_ff;
+    int32_t n_shared, n_ff_shared;   /* experts that every row uses, as one block of that width; 0: none */
+    int32_t n_groups, n_groups_used; /* the choice is first among groups; 0 or 1: it is not */
+    int32_t n_leading_dense;         /* layers without experts at the start */
+    el_gating gating;
+    bool normalise; /* the chosen weights are scaled to sum to 1 */
+    float scale;    /* of the sum; 1: none */
+} el_expert_hparams;
+
+typedef struct el_ssm_hparams { /* state-space and linear-attention blocks; 0 where the file has no such key */
+    int32_t d_inner, d_state, d_conv, dt_rank, n_group;
+    bool norm_dt_b_c;
+} el_ssm_hparams;
 
 typedef struct el_hparams {
     int32_t n_vocab;
     int32_t n_ctx_train; /* 0: the file does not say */
+    int32_t n_positions; /* rows of a table of positions, which limits the context; 0: there is none */
     int32_t n_embd;
     int32_t n_layer;
-    int32_t head_k; /* width of a key head */
-    int32_t head_v;
-    int32_t n_rot; /* how many of head_k rotate */
-    int32_t n_expert;
-    int32_t n_expert_used;
-    int32_t window; /* positions a sliding layer sees, itself included; 0: none slides */
+    int32_t n_ff;   /* of the first layer that has a dense block */
+    int32_t window; /* positions a sliding layer sees, see el_window; 0: none slides */
+    el_window window_kind;
+    bool causal;   /* a row sees only positions up to its own */
+    bool parallel; /* see el_traits */
+    el_expert_hparams expert;
+    el_ssm_hparams ssm;
+
     float norm_eps;
-    float attn_scale;         /* of q . k */
-    float logit_softcap;      /* 0: none */
-    float expert_scale;       /* of the routed experts' sum; 1: none */
+    float attn_scale;      /* of q . k */
+    float attn_softcap;    /* 0: none */
+    float attn_clamp;      /* of q, k and v; 0: none */
+    float alibi_max_bias;  /* 0: none */
+    float logit_softcap;   /* 0: none */
+    float embedding_scale; /* 1: none, like the others */
+    float residual_scale;  /* of each block's result before it is added */
+    float logit_scale;
     float attn_temp_scale;    /* 0: none; see el_graph_attn_temperature */
     int32_t attn_temp_length; /* positions per step of that scale */
 
+    el_rope_layout rope_layout;
     el_rope_scaling rope_scaling;
     float rope_base;
     float rope_base_sliding;
     float rope_factor; /* context is stretched by this much; 1: not at all */
     int32_t rope_ctx_orig;
     float rope_attn_factor; /* of the rotated values */
-    float yarn_beta_fast, yarn_beta_slow;
+    float yarn_ext_factor, yarn_beta_fast, yarn_beta_slow;
 
     el_layer_hparams *layers; /* n_layer of them */
 } el_hparams;
@@ -51,10 +119,22 @@ struct el_arch;
 edgellm_status el_hparams_read(el_hparams *hp, const el_gguf *file, const struct el_arch *arch, int32_t n_vocab);
 void el_hparams_clear(el_hparams *hp);
 
-/* For the families' own keys: "ARCH.name" within lo .. hi; absent or 0 leaves *value. */
-edgellm_status el_hparams_i32(const el_gguf *file, const struct el_arch *arch, const char *name, int32_t lo, int32_t hi,
-                              int32_t *value);
-edgellm_status el_hparams_f32(const el_gguf *file, const struct el_arch *arch, const char *name, float lo, float hi,
-                              float *value);
+/* ---- keys.c: for the families' own keys ---------------------------------------------------
+ * "ARCH.name" within lo .. hi; absent or 0 leaves the value as it is. */
+
+edgellm_status el_key_i32(const el_gguf *file, const struct el_arch *arch, const char *name, int32_t lo, int32_t hi,
+                          int32_t *value);
+edgellm_status el_key_f32(const el_gguf *file, const struct el_arch *arch, const char *name, float lo, float hi,
+                          float *value);
+edgellm_status el_key_bool(const el_gguf *file, const struct el_arch *arch, const char *name, bool *value);
+/* One number for all layers or an array with one for each. `at`: offsetof an int32_t in el_layer_hparams. zero: a 0 in
+ * the file is a value, not "leave it". */
+edgellm_status el_key_layers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch, const char *name,
+                             int32_t lo, int32_t hi, size_t at, bool zero);
+/* EFORMAT unless value is positive. */
+edgellm_status el_key_require(int32_t value, const struct el_arch *arch, const char *name);
+
+/* rope_params.c, called by el_hparams_read */
+edgellm_status el_hparams_rope(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 
 #endif

@@ -1,177 +1,157 @@
-/* model.c - opens a model: finds its family, checks every tensor's type and shape, and makes ggml tensors over the map.
- * After this no graph of the model can reach a ggml assertion about shapes or types. */
+/* model.c - opens a model: finds its family, reads its numbers, and lists the weights of the generic decoder. */
 #include "model.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "layer_blocks.h"
 #include "ggml.h"
 #include "log.h"
 #include "vocab.h"
 
-enum need { OPTIONAL, REQUIRED };
+enum { HEADERS_PER_LAYER = 24, HEADERS_BESIDES = 64 }; /* for parts of tensors, beside one for each in the file */
 
-/* What a tensor is used for decides which types its kernels take. */
-enum role { MATRIX, VECTOR };
-
-typedef struct loader {
-    el_model *model;
-    int32_t layer; /* -1: not in one */
-    edgellm_status status;
-} loader;
-
-/* Types that ggml_mul_mat multiplies with F32 activations. */
-static bool is_weight_type(enum ggml_type type)
+el_ffn el_load_ffn(el_loader *l, const char *suffix, int64_t n_ff)
 {
-    if (type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16)
-        return true;
-    return ggml_is_quantized(type) && type != GGML_TYPE_Q8_1 && type != GGML_TYPE_Q8_K;
-}
+    const el_traits *traits = &l->model->arch->traits;
+    const int64_t n_embd = l->model->hp.n_embd;
+    char name[64];
+    el_ffn ffn = {0};
 
-static void full_name(char *name, size_t cap, const loader *l, const char *suffix)
-{
-    if (l->layer < 0)
-        snprintf(name, cap, "%s", suffix);
-    else
-        snprintf(name, cap, "blk.%d.%s", l->layer, suffix);
-}
-
-static void refuse(loader *l, edgellm_status code, const char *fmt, ...) EL_PRINTF(3, 4);
-
-static void refuse(loader *l, edgellm_status code, const char *fmt, ...)
-{
-    char text[512];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    l->status = el_fail(code, "%s", text);
-}
-
-/* The tensor with that name and exactly that shape, or NULL: refused or not there. Later calls after a refusal do
- * nothing, so a family lists its weights without checking each. */
-static struct ggml_tensor *take(loader *l, const char *suffix, enum need need, enum role role, int64_t ne0, int64_t ne1,
-                                int64_t ne2)
-{
-    const int64_t ne[4] = {ne0, ne1, ne2, 1};
-    char name[GGML_MAX_NAME];
-    const el_gguf_tensor *found;
-    struct ggml_tensor *tensor;
-
-    if (l->status != EDGELLM_OK)
-        return NULL;
-    full_name(name, sizeof name, l, suffix);
-    found = el_gguf_find_tensor(l->model->file, name);
-    if (!found) {
-        if (need == REQUIRED)
-            refuse(l, EDGELLM_EFORMAT, "tensor %s is missing; a %s model needs it", name, l->model->arch->name);
-        return NULL;
+    snprintf(name, sizeof name, "ffn_up%s", suffix);
+    if (traits->fused_gate && !traits->ungated && !*suffix) {
+        const el_linear both = el_load_linear(l, name, EL_REQUIRED, n_embd, 2 * n_ff);
+        ffn.gate = el_rows_of(l, both, 0, n_ff);
+        ffn.up = el_rows_of(l, both, n_ff, n_ff);
+    } else {
+        ffn.up = el_load_linear(l, name, EL_REQUIRED, n_embd, n_ff);
+        snprintf(name, sizeof name, "ffn_gate%s", suffix);
+        if (!traits->ungated)
+            ffn.gate = el_load_linear(l, name, EL_REQUIRED, n_embd, n_ff);
+        else
+            ffn.act_scale = el_load_vector(l, "ffn.act.scales", EL_OPTIONAL, n_ff);
     }
-    for (int i = 0; i < 4; i++) {
-        if (found->ne[i] != ne[i]) {
-            refuse(l, EDGELLM_EFORMAT,
-                   "tensor %s is [%" PRId64 ", %" PRId64 ", %" PRId64 "], but the metadata says [%" PRId64 ", %" PRId64
-                   ", %" PRId64 "]",
-                   name, found->ne[0], found->ne[1], found->ne[2], ne0, ne1, ne2);
-            return NULL;
-        }
-    }
-    if (found->type >= GGML_TYPE_COUNT || (role == VECTOR && found->type != GGML_TYPE_F32) ||
-        (role == MATRIX && !is_weight_type((enum ggml_type)found->type))) {
-        const char *type = "unknown";
-        uint32_t elements, bytes;
-        el_gguf_type_size(found->type, &elements, &bytes, &type);
-        refuse(l, EDGELLM_EUNSUPPORTED, "tensor %s is %s; %s", name, type,
-               role == VECTOR ? "norms, biases and factors must be F32" : "this type cannot be multiplied");
+    snprintf(name, sizeof name, "ffn_down%s", suffix);
+    ffn.down = el_load_linear(l, name, EL_REQUIRED, n_ff, n_embd);
+    return ffn;
+}
+
+static el_experts *load_experts(el_loader *l, int64_t n_ff)
+{
+    const el_expert_hparams *e = &l->model->hp.expert;
+    const int64_t n_embd = l->model->hp.n_embd;
+    el_experts *x = el_load_memory(l, sizeof *x);
+
+    if (!x)
         return NULL;
+    x->router = el_load_linear(l, "ffn_gate_inp", EL_REQUIRED, n_embd, e->n);
+    x->choice_bias = el_load_vector(l, "exp_probs_b.bias", EL_OPTIONAL, e->n);
+    if (el_has(l, "ffn_gate_up_exps.weight")) {
+        const el_linear both = el_load_experts(l, "ffn_gate_up_exps", EL_REQUIRED, n_embd, 2 * n_ff);
+        x->gate = el_rows_of(l, both, 0, n_ff);
+        x->up = el_rows_of(l, both, n_ff, n_ff);
+    } else {
+        x->up = el_load_experts(l, "ffn_up_exps", EL_REQUIRED, n_embd, n_ff);
+        if (!l->model->arch->traits.ungated)
+            x->gate = el_load_experts(l, "ffn_gate_exps", EL_REQUIRED, n_embd, n_ff);
     }
-    tensor = ggml_new_tensor(l->model->weights, (enum ggml_type)found->type, ne2 > 1 ? 3 : ne1 > 1 ? 2 : 1, ne);
-    tensor->data = (void *)(uintptr_t)found->data; /* read-only memory: no graph writes to a weight */
-    ggml_set_name(tensor, name);
-    return tensor;
+    x->down = el_load_experts(l, "ffn_down_exps", EL_REQUIRED, n_ff, n_embd);
+    if (l->model->arch->traits.shared_experts && el_has(l, "ffn_up_shexp.weight")) {
+        int64_t n_shared = e->n_ff_shared ? e->n_ff_shared : n_ff * EL_MAX(e->n_shared, 1);
+        x->shared = el_load_ffn(l, "_shexp", n_shared);
+        x->shared_gate = el_load_vector(l, "ffn_gate_inp_shexp.weight", EL_OPTIONAL, n_embd);
+    }
+    return x;
 }
 
-static struct ggml_tensor *matrix(loader *l, const char *suffix, enum need need, int64_t n_in, int64_t n_out)
-{
-    return take(l, suffix, need, MATRIX, n_in, n_out, 1);
-}
-
-static struct ggml_tensor *experts(loader *l, const char *suffix, int64_t n_in, int64_t n_out)
-{
-    return take(l, suffix, REQUIRED, MATRIX, n_in, n_out, l->model->hp.n_expert);
-}
-
-static struct ggml_tensor *vector(loader *l, const char *suffix, enum need need, int64_t n)
-{
-    return take(l, suffix, need, VECTOR, n, 1, 1);
-}
-
-static void load_layer(loader *l, el_layer *w, const el_layer_hparams *lh)
+static void load_layer(el_loader *l, el_layer *w, const el_layer_hparams *lh)
 {
     const el_hparams *hp = &l->model->hp;
     const el_traits *traits = &l->model->arch->traits;
-    const int64_t n_q = (int64_t)lh->n_head * hp->head_k;
-    const int64_t n_k = (int64_t)lh->n_head_kv * hp->head_k;
-    const int64_t n_v = (int64_t)lh->n_head_kv * hp->head_v;
+    const el_need before = traits->norm_place == EL_NORM_AFTER || traits->no_norms ? EL_OPTIONAL : EL_REQUIRED;
+    const el_need after = traits->norm_place == EL_NORM_BEFORE ? EL_OPTIONAL : EL_REQUIRED;
+    const bool has_ffn = lh->experts || lh->n_ff > 0;
 
-    w->attn_norm = vector(l, "attn_norm.weight", REQUIRED, hp->n_embd);
-    w->wq = matrix(l, "attn_q.weight", REQUIRED, hp->n_embd, n_q);
-    w->wk = matrix(l, "attn_k.weight", REQUIRED, hp->n_embd, n_k);
-    w->wv = matrix(l, "attn_v.weight", REQUIRED, hp->n_embd, n_v);
-    w->wo = matrix(l, "attn_output.weight", REQUIRED, (int64_t)lh->n_head * hp->head_v, hp->n_embd);
-    w->bq = vector(l, "attn_q.bias", OPTIONAL, n_q);
-    w->bk = vector(l, "attn_k.bias", OPTIONAL, n_k);
-    w->bv = vector(l, "attn_v.bias", OPTIONAL, n_v);
-    w->bo = vector(l, "attn_output.bias", OPTIONAL, hp->n_embd);
-    if (traits->qk_norm) {
-        w->q_norm = vector(l, "attn_q_norm.weight", REQUIRED, hp->head_k);
-        w->k_norm = vector(l, "attn_k_norm.weight", REQUIRED, hp->head_k);
+    w->attn_norm = el_load_norm(l, "attn_norm", before, hp->n_embd);
+    if (lh->mixer)
+        w->mixer = lh->mixer->load(l, lh);
+    if (after == EL_REQUIRED) {
+        w->attn_post_norm = el_load_norm(l, "post_attention_norm", after, hp->n_embd);
+        if (has_ffn)
+            w->ffn_post_norm = el_load_norm(l, "post_ffw_norm", after, hp->n_embd);
     }
-    if (traits->post_norms) {
-        w->attn_post_norm = vector(l, "post_attention_norm.weight", REQUIRED, hp->n_embd);
-        w->ffn_post_norm = vector(l, "post_ffw_norm.weight", REQUIRED, hp->n_embd);
-    }
-    w->ffn_norm = vector(l, "ffn_norm.weight", REQUIRED, hp->n_embd);
-    if (hp->n_expert > 0) {
-        w->router = matrix(l, "ffn_gate_inp.weight", REQUIRED, hp->n_embd, hp->n_expert);
-        w->gate_exps = experts(l, "ffn_gate_exps.weight", hp->n_embd, lh->n_ff);
-        w->up_exps = experts(l, "ffn_up_exps.weight", hp->n_embd, lh->n_ff);
-        w->down_exps = experts(l, "ffn_down_exps.weight", lh->n_ff, hp->n_embd);
+    if (!has_ffn)
         return;
-    }
-    w->gate = matrix(l, "ffn_gate.weight", REQUIRED, hp->n_embd, lh->n_ff);
-    w->up = matrix(l, "ffn_up.weight", REQUIRED, hp->n_embd, lh->n_ff);
-    w->down = matrix(l, "ffn_down.weight", REQUIRED, lh->n_ff, hp->n_embd);
-    w->gate_b = vector(l, "ffn_gate.bias", OPTIONAL, lh->n_ff);
-    w->up_b = vector(l, "ffn_up.bias", OPTIONAL, lh->n_ff);
-    w->down_b = vector(l, "ffn_down.bias", OPTIONAL, hp->n_embd);
+    w->ffn_norm = el_load_norm(l, traits->ffn_norm ? traits->ffn_norm : "ffn_norm", hp->parallel ? EL_OPTIONAL : before,
+                               hp->n_embd);
+    if (lh->experts)
+        w->experts = load_experts(l, hp->expert.n_ff ? hp->expert.n_ff : lh->n_ff);
+    else
+        w->ffn = el_load_ffn(l, "", lh->n_ff);
 }
 
 /* Frequency factors divide an angle, so each must be finite and not 0 (a negative one turns the other way). */
-static void check_rope_freqs(loader *l, const struct ggml_tensor *freqs)
+static struct ggml_tensor *load_rope_factors(el_loader *l, const char *name, int32_t n_rot)
 {
-    const unsigned char *data = freqs ? freqs->data : NULL;
+    struct ggml_tensor *factors = el_load_vector(l, name, EL_OPTIONAL, n_rot / 2);
+    const unsigned char *data = factors ? factors->data : NULL;
 
-    for (int64_t i = 0; freqs && i < freqs->ne[0]; i++) {
+    for (int64_t i = 0; factors && i < factors->ne[0]; i++) {
         float factor;
         memcpy(&factor, data + (size_t)i * sizeof factor, sizeof factor);
         if (!(factor == factor) || factor == 0 || factor > 1e30f || factor < -1e30f) {
-            refuse(l, EDGELLM_EFORMAT,
-                   "rope_freqs.weight holds %g at index %" PRId64 "; factors must be finite and not 0", (double)factor,
-                   i);
-            return;
+            el_refuse(l, EDGELLM_EFORMAT, "%s holds %g at index %" PRId64 "; factors must be finite and not 0", name,
+                      (double)factor, i);
+            return NULL;
         }
     }
+    return factors;
+}
+
+static void load_rope(el_loader *l)
+{
+    el_model *m = l->model;
+    int32_t n_rot = 0;
+
+    for (int32_t i = 0; i < m->hp.n_layer && n_rot == 0; i++)
+        if (!m->hp.layers[i].sliding || i == m->hp.n_layer - 1)
+            n_rot = m->hp.layers[i].n_rot;
+    if (n_rot < 2)
+        return;
+    m->rope_freqs = load_rope_factors(l, "rope_freqs.weight", n_rot);
+    m->rope_long = load_rope_factors(l, "rope_factors_long.weight", n_rot);
+    m->rope_short = load_rope_factors(l, "rope_factors_short.weight", n_rot);
+}
+
+static void load_ends(el_loader *l)
+{
+    el_model *m = l->model;
+    const el_traits *traits = &m->arch->traits;
+    const int64_t n_embd = m->hp.n_embd;
+
+    m->token_embd = el_load(l, "token_embd.weight", EL_REQUIRED, EL_MATRIX, n_embd, m->hp.n_vocab, 1);
+    if (traits->position_table) {
+        const el_gguf_tensor *table = el_gguf_find_tensor(m->file, "position_embd.weight");
+        m->hp.n_positions = table ? (int32_t)EL_MIN(table->ne[1], INT32_MAX) : 0;
+        m->position_embd = el_load(l, "position_embd.weight", traits->alibi ? EL_OPTIONAL : EL_REQUIRED, EL_MATRIX,
+                                   n_embd, table ? table->ne[1] : 1, 1);
+    }
+    if (traits->embd_norm)
+        m->embd_norm = el_load_norm(l, traits->embd_norm, EL_REQUIRED, n_embd);
+    m->output_norm = el_load_norm(l, traits->output_norm ? traits->output_norm : "output_norm",
+                                  traits->no_norms || traits->encoder ? EL_OPTIONAL : EL_REQUIRED, n_embd);
+    m->output = el_load_linear(l, "output", EL_OPTIONAL, n_embd, m->hp.n_vocab);
+    if (!m->output.w)
+        m->output.w = m->token_embd;
 }
 
 static edgellm_status load_weights(el_model *m)
 {
-    loader l = {.model = m, .layer = -1, .status = EDGELLM_OK};
+    el_loader l = {.model = m, .prefix = "blk.", .layer = -1, .status = EDGELLM_OK};
     const el_hparams *hp = &m->hp;
-    const size_t n_headers = el_gguf_n_tensors(m->file) + 8;
+    const size_t n_headers =
+        el_gguf_n_tensors(m->file) + (size_t)hp->n_layer * HEADERS_PER_LAYER + (size_t)HEADERS_BESIDES;
     struct ggml_init_params params = {.mem_size = n_headers * ggml_tensor_overhead(), .no_alloc = true};
 
     m->weights_memory = params.mem_buffer = el_alloc(1, params.mem_size);
@@ -181,18 +161,13 @@ static edgellm_status load_weights(el_model *m)
     m->weights = ggml_init(params);
     if (!m->weights)
         return el_no_memory(params.mem_size);
-
-    m->token_embd = matrix(&l, "token_embd.weight", REQUIRED, hp->n_embd, hp->n_vocab);
-    m->output_norm = vector(&l, "output_norm.weight", REQUIRED, hp->n_embd);
-    m->output = matrix(&l, "output.weight", OPTIONAL, hp->n_embd, hp->n_vocab);
-    if (!m->output)
-        m->output = m->token_embd;
-    if (m->arch->traits.rope == EL_ROPE_ADJACENT) {
-        m->rope_freqs = vector(&l, "rope_freqs.weight", OPTIONAL, hp->n_rot / 2);
-        check_rope_freqs(&l, m->rope_freqs);
-    }
+    load_ends(&l);
+    load_rope(&l);
     for (l.layer = 0; l.layer < hp->n_layer && l.status == EDGELLM_OK; l.layer++)
         load_layer(&l, &m->layers[l.layer], &hp->layers[l.layer]);
+    l.layer = -1;
+    if (m->arch->load && l.status == EDGELLM_OK)
+        m->arch->load(&l);
     return l.status;
 }
 
@@ -241,6 +216,9 @@ void el_model_free(el_model *m)
         return;
     if (m->weights)
         ggml_free(m->weights);
+    for (int32_t i = 0; i < m->n_owned; i++)
+        el_free(m->owned[i]);
+    el_free(m->owned);
     el_free(m->weights_memory);
     el_free(m->layers);
     el_hparams_clear(&m->hp);

@@ -6,23 +6,36 @@
 #include "arch.h"
 #include "gguf.h"
 #include "tokenizer.h"
+#include "weights.h"
 
 struct ggml_context;
-struct ggml_tensor;
 
 struct edgellm_vocab {
     el_gguf *file; /* NULL when a model owns it */
     el_tokenizer *tokenizer;
 };
 
-/* Weights of one layer; NULL where the file has none and the family does not need it. w: matrix, b: bias. */
+/* The dense feed-forward block. */
+typedef struct el_ffn {
+    el_linear gate, up, down;      /* gate.w NULL: ungated */
+    struct ggml_tensor *act_scale; /* divides the activation's result (MPT, AWQ); NULL: none */
+} el_ffn;
+
+typedef struct el_experts {
+    el_linear router;
+    struct ggml_tensor *choice_bias; /* added to the router's probabilities for the choice alone; NULL: none */
+    el_linear gate, up, down;        /* [in, out, n] and biases [out, n] */
+    el_ffn shared;                   /* up.w NULL: none */
+    struct ggml_tensor *shared_gate; /* [n_embd]; NULL: the shared experts count fully */
+} el_experts;
+
+/* Weights of one layer; NULL where the file has none and the family does not need it. */
 typedef struct el_layer {
-    struct ggml_tensor *attn_norm, *attn_post_norm;
-    struct ggml_tensor *wq, *bq, *wk, *bk, *wv, *bv, *wo, *bo;
-    struct ggml_tensor *q_norm, *k_norm;
-    struct ggml_tensor *ffn_norm, *ffn_post_norm;
-    struct ggml_tensor *gate, *gate_b, *up, *up_b, *down, *down_b;
-    struct ggml_tensor *router, *gate_exps, *up_exps, *down_exps; /* experts: [in, out, n_expert] */
+    el_norm attn_norm, attn_post_norm, ffn_norm, ffn_post_norm;
+    void *mixer; /* what the layer's mixer has loaded, see layer_blocks.h */
+    el_ffn ffn;
+    el_experts *experts; /* NULL: dense */
+    void *own;           /* of the family */
 } el_layer;
 
 typedef struct edgellm_model {
@@ -33,9 +46,15 @@ typedef struct edgellm_model {
 
     struct ggml_context *weights; /* headers of the tensors below; their data lies in the map */
     void *weights_memory;
-    struct ggml_tensor *token_embd, *output_norm, *output;
-    struct ggml_tensor *rope_freqs; /* divides each angle; [n_rot / 2] */
+    struct ggml_tensor *token_embd, *position_embd, *token_types;
+    el_norm embd_norm, output_norm;
+    el_linear output;
+    struct ggml_tensor *rope_freqs;             /* divides each angle; [n_rot / 2]; NULL: by 1 */
+    struct ggml_tensor *rope_long, *rope_short; /* the same, for contexts beyond rope_ctx_orig and within it */
     el_layer *layers;
+    void *own;    /* of the family */
+    void **owned; /* memory that weights.c gave out */
+    int32_t n_owned, cap_owned;
     uint64_t n_params, n_bytes;
 } el_model;
 

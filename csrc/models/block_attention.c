@@ -1,0 +1,185 @@
+/* block_attention.c - attention over the paged cache, as most families have it: projections with or without biases,
+ * norms of queries and keys, rope, grouped heads, windows, sinks, caps, ALiBi.
+ * Sources: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries); Dao et al. 2022 (one pass over the keys). */
+#include <stdio.h>
+
+#include "layer_blocks.h"
+#include "cpu_plan.h" /* EL_ATTN_RANGES */
+#include "ggml.h"
+#include "graph.h"
+
+edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch)
+{
+    edgellm_status status = EDGELLM_OK;
+
+    (void)hp;
+    EL_TRY(el_key_require(layer->n_head, arch, "attention.head_count"));
+    EL_TRY(el_key_require(layer->n_head_kv, arch, "attention.head_count_kv"));
+    EL_TRY(el_key_require(layer->head_k, arch, "attention.key_length"));
+    EL_TRY(el_key_require(layer->head_v, arch, "attention.value_length"));
+    if (layer->n_head % layer->n_head_kv != 0)
+        return el_fail(EDGELLM_EFORMAT, "layer %d has %d heads, not a multiple of its %d key-value heads", i,
+                       layer->n_head, layer->n_head_kv);
+    if (layer->n_rot % 2 != 0 || layer->n_rot > layer->head_k)
+        return el_fail(EDGELLM_EFORMAT, "%s.rope.dimension_count is %d; it must be even and at most the head's %d",
+                       arch->name, layer->n_rot, layer->head_k);
+    if (layer->kv_of == i) {
+        layer->k_width = layer->n_head_kv * layer->head_k;
+        layer->v_width = layer->n_head_kv * layer->head_v;
+    }
+done:
+    return status;
+}
+
+/* A norm over each head has [head] or [head, n_head] weights, one over all heads [head * n_head]. */
+static el_norm load_head_norm(el_loader *l, const char *name, const char *weight, int64_t head, int64_t n_head)
+{
+    const el_gguf_tensor *found;
+    char full[64];
+    el_norm norm = {NULL, NULL};
+
+    snprintf(full, sizeof full, "%s%d.%s", l->prefix, l->layer, weight);
+    found = el_gguf_find_tensor(l->model->file, full);
+    if (found && found->ne[0] == head && found->ne[1] == n_head)
+        norm.w = el_load(l, weight, EL_REQUIRED, EL_FLOATS, head, n_head, 1);
+    else
+        norm = el_load_norm(l, name, EL_REQUIRED, found && found->ne[0] == head * n_head ? head * n_head : head);
+    return norm;
+}
+
+void *el_attention_load(el_loader *l, const el_layer_hparams *lh)
+{
+    const el_traits *traits = &l->model->arch->traits;
+    const int64_t n_embd = l->model->hp.n_embd;
+    const int64_t n_q = (int64_t)lh->n_head * lh->head_k, n_k = (int64_t)lh->n_head_kv * lh->head_k;
+    const int64_t n_v = (int64_t)lh->n_head_kv * lh->head_v;
+    el_attention *w = el_load_memory(l, sizeof *w);
+
+    if (!w)
+        return NULL;
+    if (el_has(l, "attn_qkv.weight")) {
+        const el_linear all = el_load_linear(l, "attn_qkv", EL_REQUIRED, n_embd, n_q + n_k + n_v);
+        w->q = el_rows_of(l, all, 0, n_q);
+        w->k = el_rows_of(l, all, n_q, n_k);
+        w->v = el_rows_of(l, all, n_q + n_k, n_v);
+    } else {
+        w->q = el_load_linear(l, "attn_q", EL_REQUIRED, n_embd, n_q);
+        w->k = el_load_linear(l, "attn_k", EL_REQUIRED, n_embd, n_k);
+        w->v = el_load_linear(l, "attn_v", EL_REQUIRED, n_embd, n_v);
+    }
+    w->out = el_load_linear(l, "attn_output", EL_REQUIRED, (int64_t)lh->n_head * lh->head_v, n_embd);
+    if (traits->qk_norm == EL_QK_NORM || (traits->qk_norm == EL_QK_NORM_OPTIONAL && el_has(l, "attn_q_norm.weight"))) {
+        w->q_norm = load_head_norm(l, "attn_q_norm", "attn_q_norm.weight", lh->head_k, lh->n_head);
+        w->k_norm = load_head_norm(l, "attn_k_norm", "attn_k_norm.weight", lh->head_k, lh->n_head_kv);
+    }
+    if (traits->sinks)
+        w->sinks = el_load_vector(l, "attn_sinks.weight", EL_REQUIRED, lh->n_head);
+    return w;
+}
+
+/* x: [head, n_head, rows] */
+struct ggml_tensor *el_build_rope(el_graph *g, const el_layer_hparams *lh, struct ggml_tensor *x)
+{
+    const el_hparams *hp = &g->model->hp;
+    const int mode = hp->rope_layout == EL_ROPE_HALVES ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+    struct ggml_tensor *factors = g->model->rope_freqs;
+
+    if (lh->n_rot == 0)
+        return x;
+    if (!factors)
+        factors = g->long_context ? g->model->rope_long : g->model->rope_short;
+    if (factors && factors->ne[0] != lh->n_rot / 2)
+        factors = NULL;
+    if (lh->rope_unstretched)
+        return ggml_rope_ext(g->ctx, x, g->in.positions, NULL, lh->n_rot, mode, hp->rope_ctx_orig, lh->rope_base, 1, 0,
+                             1, hp->yarn_beta_fast, hp->yarn_beta_slow);
+    return ggml_rope_ext(g->ctx, x, g->in.positions, factors, lh->n_rot, mode, hp->rope_ctx_orig, lh->rope_base,
+                         1.0f / lh->rope_factor, hp->yarn_ext_factor, hp->rope_attn_factor, hp->yarn_beta_fast,
+                         hp->yarn_beta_slow);
+}
+
+struct ggml_tensor *el_build_head_norm(el_graph *g, struct ggml_tensor *x, const el_norm *norm)
+{
+    const int64_t head = x->ne[0], n_head = x->ne[1], rows = x->ne[2];
+
+    if (!norm->w)
+        return x;
+    if (ggml_nelements(norm->w) == head || norm->w->ne[1] == n_head)
+        return el_build_norm(g, x, norm);
+    x = el_build_norm(g, ggml_reshape_2d(g->ctx, x, head * n_head, rows), norm);
+    return ggml_reshape_3d(g->ctx, x, head, n_head, rows);
+}
+
+void el_build_cache_write(el_graph *g, int32_t layer, struct ggml_tensor *k, struct ggml_tensor *v)
+{
+    const el_layer_memory *memory = &g->memory[layer];
+
+    el_build_now(g, ggml_set_rows(g->ctx, memory->k, k, g->in.slots));
+    if (v)
+        el_build_now(g, ggml_set_rows(g->ctx, memory->v, v, g->in.slots));
+}
+
+/* The layer's part of the pool as attention wants it: [head, n_kv, n_head_kv], without copying. */
+static struct ggml_tensor *pool_view(el_graph *g, struct ggml_tensor *pool, int32_t head, int32_t n_head_kv)
+{
+    return ggml_view_3d(g->ctx, pool, head, g->shape.n_kv, n_head_kv, pool->nb[1], ggml_row_size(pool->type, head), 0);
+}
+
+struct ggml_tensor *el_build_attend(el_graph *g, int32_t layer, struct ggml_tensor *q, struct ggml_tensor *sinks)
+{
+    const el_hparams *hp = &g->model->hp;
+    const el_layer_hparams *lh = &hp->layers[layer];
+    const el_layer_memory *memory = &g->memory[lh->kv_of];
+    struct ggml_tensor *k = pool_view(g, memory->k, lh->head_k, lh->n_head_kv);
+    struct ggml_tensor *v = pool_view(g, memory->v ? memory->v : memory->k, lh->head_v, lh->n_head_kv);
+    struct ggml_tensor *y = ggml_flash_attn_ext(g->ctx, ggml_permute(g->ctx, q, 0, 2, 1, 3), k, v,
+                                                lh->sliding ? g->in.mask_sliding : g->in.mask, hp->attn_scale,
+                                                hp->alibi_max_bias, hp->attn_softcap);
+
+    if (sinks)
+        ggml_flash_attn_ext_add_sinks(y, sinks);
+    y->src[EL_ATTN_RANGES] = lh->sliding ? g->in.ranges_sliding : g->in.ranges;
+    y->src[EL_ATTN_TABLES] = g->in.tables;
+    return ggml_reshape_2d(g->ctx, y, (int64_t)lh->head_v * lh->n_head, q->ne[2]);
+}
+
+static struct ggml_tensor *clamped(el_graph *g, struct ggml_tensor *x)
+{
+    const float limit = g->model->hp.attn_clamp;
+
+    return limit != 0 ? ggml_clamp(g->ctx, x, -limit, limit) : x;
+}
+
+/* Norm and rope of queries or keys in the family's order. x: [n_head * head, rows] */
+static struct ggml_tensor *heads(el_graph *g, const el_layer_hparams *lh, struct ggml_tensor *x, int32_t n_head,
+                                 const el_norm *norm)
+{
+    const bool late = g->model->arch->traits.qk_norm_after_rope;
+
+    x = ggml_reshape_3d(g->ctx, x, lh->head_k, n_head, x->ne[1]);
+    if (!late)
+        x = el_build_head_norm(g, x, norm);
+    x = el_build_rope(g, lh, x);
+    return late ? el_build_head_norm(g, x, norm) : x;
+}
+
+static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor *x)
+{
+    const el_layer_hparams *lh = &g->model->hp.layers[layer];
+    const el_attention *w = g->model->layers[layer].mixer;
+    struct ggml_tensor *q = clamped(g, el_build_linear(g, &w->q, x));
+    struct ggml_tensor *k = clamped(g, el_build_linear(g, &w->k, x));
+    struct ggml_tensor *v = clamped(g, el_build_linear(g, &w->v, x));
+
+    q = heads(g, lh, q, lh->n_head, &w->q_norm);
+    k = heads(g, lh, k, lh->n_head_kv, &w->k_norm);
+    if (g->in.attn_temp)
+        q = ggml_mul(g->ctx, q, g->in.attn_temp);
+    /* A row reads its own step's K and V back from the cache, after rounding to the cache's type. */
+    el_build_cache_write(g, layer, ggml_reshape_2d(g->ctx, k, lh->k_width, k->ne[2]), v);
+    if (el_nobody_reads(g, layer))
+        return NULL;
+    return el_build_linear(g, &w->out, el_build_attend(g, layer, q, w->sinks));
+}
+
+const el_mixer el_mixer_attention = {"attention", el_attention_hparams, el_attention_load, build};

@@ -1,0 +1,146 @@
+/* llama.c - LLaMA and the families that are LLaMA but for a trait.
+ * Sources: Touvron et al. 2023, section 2.2; Jiang et al. 2024 (experts); the published model code of each. */
+#include <math.h>
+
+#include "arch.h"
+#include "layer_blocks.h"
+
+EL_ARCH(llama) = {
+    .name = "llama", /* also Mistral, SmolLM2, Mixtral */
+    .traits = {.may_have_experts = true, .experts_normalise = true},
+};
+
+/* Mistral 3 scales queries by 1 + s * ln(1 + floor(position / original length)). */
+static edgellm_status mistral3_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    hp->attn_temp_length = hp->rope_ctx_orig;
+    return el_key_f32(file, arch, "attention.temperature_scale", 1e-6f, 1e3f, &hp->attn_temp_scale);
+}
+
+EL_ARCH(mistral3) = {
+    .name = "mistral3",
+    .traits = {.may_have_experts = true, .experts_normalise = true, .yarn_keys = true},
+    .hparams = mistral3_hparams,
+};
+
+EL_ARCH(smollm3) = {.name = "smollm3", .traits = {.no_rope_period = 4}};
+
+EL_ARCH(internlm2) = {.name = "internlm2"};
+
+EL_ARCH(xverse) = {.name = "xverse"};
+
+EL_ARCH(arcee) = {.name = "arcee", .traits = {.activation = EL_ACT_RELU_SQUARED, .ungated = true}};
+
+EL_ARCH(seed_oss) = {.name = "seed_oss", .traits = {.rope = EL_ROPE_HALVES, .ffn_norm = "post_attention_norm"}};
+
+EL_ARCH(exaone) = {.name = "exaone", .traits = {.rope = EL_ROPE_HALVES}};
+
+/* The 32B model alone slides, and its full layers do not rotate. */
+static edgellm_status exaone4_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    enum { LAYERS_OF_32B = 64 };
+
+    (void)file;
+    (void)arch;
+    if (hp->n_layer != LAYERS_OF_32B)
+        hp->window = 0;
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        if (hp->window == 0)
+            hp->layers[i].sliding = false;
+        else if (!hp->layers[i].sliding)
+            hp->layers[i].n_rot = 0;
+    }
+    return EDGELLM_OK;
+}
+
+EL_ARCH(exaone4) = {
+    .name = "exaone4",
+    .traits = {.rope = EL_ROPE_HALVES,
+               .norm_place = EL_NORM_AFTER,
+               .qk_norm = EL_QK_NORM,
+               .sliding_period = 4,
+               .window = 4096},
+    .hparams = exaone4_hparams,
+};
+
+EL_ARCH(orion) = {.name = "orion", .traits = {.rope = EL_ROPE_HALVES, .layer_norm = true}};
+
+/* The 13B model has ALiBi instead of rope. */
+static edgellm_status baichuan_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    enum { LAYERS_OF_13B = 40 };
+
+    (void)file;
+    (void)arch;
+    if (hp->n_layer != LAYERS_OF_13B)
+        return EDGELLM_OK;
+    hp->alibi_max_bias = 8;
+    for (int32_t i = 0; i < hp->n_layer; i++)
+        hp->layers[i].n_rot = 0;
+    return EDGELLM_OK;
+}
+
+EL_ARCH(baichuan) = {.name = "baichuan", .hparams = baichuan_hparams};
+
+/* A factor of the logits that divides. */
+static edgellm_status granite_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    bool rotates = true;
+    edgellm_status status = EDGELLM_OK;
+
+    hp->logit_scale = 1.0f / hp->logit_scale;
+    EL_TRY(el_key_f32(file, arch, "attention.scale", 1e-6f, 1e6f, &hp->attn_scale));
+    EL_TRY(el_key_bool(file, arch, "rope.scaling.finetuned", &rotates));
+    for (int32_t i = 0; !rotates && i < hp->n_layer; i++)
+        hp->layers[i].n_rot = 0;
+done:
+    return status;
+}
+
+EL_ARCH(granite) = {
+    .name = "granite",
+    .traits = {.scale_keys = true, .may_have_experts = true, .experts_normalise = true, .shared_experts = true},
+    .hparams = granite_hparams,
+};
+
+EL_ARCH(granitemoe) = {
+    .name = "granitemoe",
+    .traits = {.scale_keys = true, .may_have_experts = true, .experts_normalise = true, .shared_experts = true},
+    .hparams = granite_hparams,
+};
+
+/* Files of before the scales had keys. */
+static edgellm_status minicpm_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    edgellm_status status = EDGELLM_OK;
+
+    hp->embedding_scale = 12;
+    hp->residual_scale = 1.4f / sqrtf((float)hp->n_layer);
+    hp->logit_scale = (float)hp->n_embd / 256.0f;
+    EL_TRY(el_key_f32(file, arch, "embedding_scale", 1e-6f, 1e6f, &hp->embedding_scale));
+    EL_TRY(el_key_f32(file, arch, "residual_scale", 1e-6f, 1e6f, &hp->residual_scale));
+    EL_TRY(el_key_f32(file, arch, "logit_scale", 1e-6f, 1e6f, &hp->logit_scale));
+    hp->logit_scale = 1.0f / hp->logit_scale;
+done:
+    return status;
+}
+
+EL_ARCH(minicpm) = {
+    .name = "minicpm",
+    .traits = {.may_have_experts = true, .experts_normalise = true},
+    .hparams = minicpm_hparams,
+};
+
+/* The output projection has no bias, whatever a file holds. */
+static void ernie_load(el_loader *l)
+{
+    for (int32_t i = 0; i < l->model->hp.n_layer; i++)
+        ((el_attention *)l->model->layers[i].mixer)->out.b = NULL;
+}
+
+EL_ARCH(ernie4_5) = {.name = "ernie4_5", .load = ernie_load};
+
+EL_ARCH(hunyuan_dense) = {
+    .name = "hunyuan-dense",
+    .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .qk_norm_after_rope = true},
+};

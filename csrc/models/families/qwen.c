@@ -1,0 +1,27 @@
+/* qwen.c - Qwen 2, 2.5 and 3, dense and with experts, and the text part of their models that see.
+ * In a text all sections of a multi-section rope have the same position, so it is rope on halves.
+ * Sources: Qwen Team 2024, 2025 (technical reports), the published model code. */
+#include "arch.h"
+
+EL_ARCH(qwen2) = {.name = "qwen2", .traits = {.rope = EL_ROPE_HALVES}};
+
+EL_ARCH(qwen2vl) = {.name = "qwen2vl", .traits = {.rope = EL_ROPE_HALVES}};
+
+EL_ARCH(qwen2moe) = {
+    .name = "qwen2moe",
+    .traits = {.rope = EL_ROPE_HALVES, .may_have_experts = true, .shared_experts = true},
+};
+
+EL_ARCH(qwen3) = {.name = "qwen3", .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM}};
+
+EL_ARCH(qwen3moe) = {
+    .name = "qwen3moe",
+    .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .may_have_experts = true, .experts_normalise = true},
+};
+
+EL_ARCH(qwen3vl) = {.name = "qwen3vl", .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM}};
+
+EL_ARCH(qwen3vlmoe) = {
+    .name = "qwen3vlmoe",
+    .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .may_have_experts = true, .experts_normalise = true},
+};

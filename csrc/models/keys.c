@@ -1,0 +1,97 @@
+/* keys.c - reads one key of a family's metadata, checked. A key that is absent, or 0 where 0 means nothing, leaves the
+ * default. Key names: the `gguf` package's constants. */
+#include <stdio.h>
+
+#include "arch.h"
+
+enum { KEY = 160 };
+
+static void make_key(char key[KEY], const el_arch *arch, const char *name)
+{
+    snprintf(key, KEY, "%s.%s", arch->name, name);
+}
+
+edgellm_status el_key_i32(const el_gguf *file, const el_arch *arch, const char *name, int32_t lo, int32_t hi,
+                          int32_t *value)
+{
+    char key[KEY];
+    int64_t found = 0;
+    const el_gguf_kv *kv;
+    edgellm_status status = EDGELLM_OK;
+
+    make_key(key, arch, name);
+    kv = el_gguf_find(file, key);
+    if (!kv)
+        return EDGELLM_OK;
+    if (kv->type == EL_GGUF_ARR)
+        return el_fail(EDGELLM_EFORMAT, "%s is an array where one number is expected", key);
+    EL_TRY(el_gguf_item_i64(kv, 0, &found));
+    if (found == 0)
+        return EDGELLM_OK;
+    if (found < lo || found > hi)
+        return el_fail(EDGELLM_EFORMAT, "%s is %lld; it must be within %d .. %d", key, (long long)found, lo, hi);
+    *value = (int32_t)found;
+done:
+    return status;
+}
+
+edgellm_status el_key_f32(const el_gguf *file, const el_arch *arch, const char *name, float lo, float hi, float *value)
+{
+    char key[KEY];
+    float found = 0;
+    edgellm_status status = EDGELLM_OK;
+
+    make_key(key, arch, name);
+    EL_TRY(el_gguf_get_f32(file, key, &found));
+    if (found == 0)
+        return EDGELLM_OK;
+    if (!(found >= lo && found <= hi))
+        return el_fail(EDGELLM_EFORMAT, "%s is %g; it must be within %g .. %g", key, (double)found, (double)lo,
+                       (double)hi);
+    *value = found;
+done:
+    return status;
+}
+
+edgellm_status el_key_bool(const el_gguf *file, const el_arch *arch, const char *name, bool *value)
+{
+    char key[KEY];
+
+    make_key(key, arch, name);
+    return el_gguf_get_bool(file, key, value);
+}
+
+edgellm_status el_key_layers(el_hparams *hp, const el_gguf *file, const el_arch *arch, const char *name, int32_t lo,
+                             int32_t hi, size_t at, bool zero)
+{
+    char key[KEY];
+    const el_gguf_kv *kv;
+    edgellm_status status = EDGELLM_OK;
+
+    make_key(key, arch, name);
+    kv = el_gguf_find(file, key);
+    if (!kv)
+        return EDGELLM_OK;
+    if (kv->type == EL_GGUF_ARR && kv->n < (uint64_t)hp->n_layer)
+        return el_fail(EDGELLM_EFORMAT, "%s has %llu entries for %d layers", key, (unsigned long long)kv->n,
+                       hp->n_layer);
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        int64_t found = 0;
+        EL_TRY(el_gguf_item_i64(kv, kv->type == EL_GGUF_ARR ? (uint64_t)i : 0, &found));
+        if (found == 0 && !zero)
+            continue;
+        if (found != 0 && (found < lo || found > hi))
+            return el_fail(EDGELLM_EFORMAT, "%s is %lld for layer %d; it must be within %d .. %d", key,
+                           (long long)found, i, lo, hi);
+        *(int32_t *)((char *)&hp->layers[i] + at) = (int32_t)found;
+    }
+done:
+    return status;
+}
+
+edgellm_status el_key_require(int32_t value, const el_arch *arch, const char *name)
+{
+    if (value > 0)
+        return EDGELLM_OK;
+    return el_fail(EDGELLM_EFORMAT, "%s.%s is missing or 0; a model needs it", arch->name, name);
+}

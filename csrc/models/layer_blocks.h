@@ -1,0 +1,64 @@
+/* layer_blocks.h - what layers are made of. A mixer lets positions see each other (attention, a recurrence, a
+ * convolution) and brings everything that belongs to it: the checks of its numbers, its weights, its memory and its
+ * graph. The other blocks work on each row alone. */
+#ifndef EL_LAYER_BLOCKS_H
+#define EL_LAYER_BLOCKS_H
+
+#include "model.h"
+
+struct el_graph;
+
+typedef struct el_mixer {
+    const char *name;
+    /* Checks the layer's numbers and sets the widths of its memory (k_width, v_width, conv_width, state_width). */
+    edgellm_status (*hparams)(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch);
+    /* What becomes el_layer.mixer, allocated by el_load_memory. */
+    void *(*load)(el_loader *l, const el_layer_hparams *layer);
+    /* x: [n_embd, rows], normed. The result [n_embd, rows] is not yet added to the residual; NULL when
+     * el_nobody_reads(g, layer): then only the layer's memory had to be brought up to date. */
+    struct ggml_tensor *(*build)(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
+} el_mixer;
+
+extern const el_mixer el_mixer_attention;
+
+/* ---- block_attention.c -------------------------------------------------------------------- */
+
+typedef struct el_attention { /* weights */
+    el_linear q, k, v, out;
+    el_norm q_norm, k_norm;    /* [head], [head, n_head] or [head * n_head] */
+    struct ggml_tensor *sinks; /* [n_head] or NULL */
+} el_attention;
+
+edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch);
+void *el_attention_load(el_loader *l, const el_layer_hparams *layer);
+
+/* The pieces, for families whose attention differs in one of them. q: [head_k, n_head, rows] */
+struct ggml_tensor *el_build_rope(struct el_graph *g, const el_layer_hparams *lh, struct ggml_tensor *x);
+/* A norm of each head or of all together, as the shape of its weight says. x: [head, n_head, rows] */
+struct ggml_tensor *el_build_head_norm(struct el_graph *g, struct ggml_tensor *x, const el_norm *norm);
+/* Writes this step's rows, [k_width, rows] and [v_width, rows] (v NULL: K's rows hold it), to the layer's cache. */
+void el_build_cache_write(struct el_graph *g, int32_t layer, struct ggml_tensor *k, struct ggml_tensor *v);
+/* What q sees of the cache of layer lh.kv_of: [head_v * n_head, rows]. sinks: [n_head] or NULL. */
+struct ggml_tensor *el_build_attend(struct el_graph *g, int32_t layer, struct ggml_tensor *q,
+                                    struct ggml_tensor *sinks);
+
+/* ---- block_ffn.c, block_experts.c --------------------------------------------------------- */
+
+/* act(gate) * up, or act(up) when gate is NULL. */
+struct ggml_tensor *el_build_gated(struct el_graph *g, struct ggml_tensor *gate, struct ggml_tensor *up);
+struct ggml_tensor *el_build_ffn(struct el_graph *g, const el_ffn *w, struct ggml_tensor *x);
+/* The dense block or the mixture of that layer. x: [n_embd, rows], normed */
+struct ggml_tensor *el_build_feed_forward(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
+struct ggml_tensor *el_build_experts(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
+
+/* ---- decoder.c ---------------------------------------------------------------------------- */
+
+struct ggml_tensor *el_build_embeddings(struct el_graph *g); /* [n_embd, rows] */
+/* One generic layer; NULL when only its memory was wanted. */
+struct ggml_tensor *el_build_layer(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
+/* From the last layer on, only the rows whose results are asked for. Any [n, rows]. */
+struct ggml_tensor *el_keep_outputs(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
+void el_build_head(struct el_graph *g, struct ggml_tensor *x); /* final norm and logits */
+void el_build_decoder(struct el_graph *g);
+
+#endif
