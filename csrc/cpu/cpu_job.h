@@ -3,6 +3,7 @@
 #ifndef EL_CPU_JOB_H
 #define EL_CPU_JOB_H
 
+#include "cpu_op.h"
 #include "cpu_plan.h"
 #include "ggml.h"
 #include "kernels.h"
@@ -195,6 +196,15 @@ void el_experts_hidden_chunk(const void *job, int32_t chunk, int32_t worker); /*
 void el_experts_down_chunk(const void *job, int32_t chunk, int32_t worker);   /* many rows: products */
 void el_experts_sum_chunk(const void *job, int32_t chunk, int32_t worker);    /* many rows: products to out */
 void el_experts_out_chunk(const void *job, int32_t chunk, int32_t worker);    /* few rows: both at once */
+
+/* ---- our own operations ------------------------------------------------------------------- */
+
+typedef struct el_op_job {
+    const struct ggml_tensor *node;
+    const el_op *op;
+} el_op_job;
+
+void el_op_chunk(const void *job, int32_t chunk, int32_t worker);
 
 /* ---- everything else: ggml's own code on one thread --------------------------------------- */
 

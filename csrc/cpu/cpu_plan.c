@@ -34,9 +34,7 @@ static void plan_fallback(el_planner *p, int32_t i)
 
     if (!job || !one)
         return;
-    for (int k = 0; k < GGML_MAX_SRC; k++)
-        if (t->src[k] && !el_ready(p, t->src[k]))
-            el_store_rows(p, t->src[k]);
+    el_store_sources(p, t);
     *one = ggml_graph_view(p->graph, i, i + 1);
     *job = (el_fallback_job){.plan = p->plan, .nodes = one};
     plan = p->plan->ggml->graph_plan(one, 1, NULL);
@@ -107,6 +105,8 @@ edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, con
                 el_plan_products(&p, i);
         } else if (el_is_attention(&p, t))
             el_plan_attention(&p, t);
+        else if (el_op_of(t))
+            el_plan_op(&p, t);
         else if (el_can_pend(t))
             el_info_of(&p, t)->state = EL_NODE_PENDING;
         else

@@ -80,6 +80,13 @@ bool el_is_experts_region(const el_region *region);
 bool el_is_attention(const el_planner *p, const struct ggml_tensor *t);
 void el_plan_attention(el_planner *p, struct ggml_tensor *t);
 
+/* ---- plan_nodes.c: nodes that are a region each ------------------------------------------- */
+
+/* Before a region that reads t's sources as they lie in memory: those still pending are stored, and if t changes memory
+ * in place, so is whatever pending node wants to read that memory as it was before. */
+void el_store_sources(el_planner *p, const struct ggml_tensor *t);
+void el_plan_op(el_planner *p, struct ggml_tensor *t); /* an operation of our own (cpu_op.h) */
+
 /* ---- plan_memory.c ------------------------------------------------------------------------ */
 
 /* Before the plan is freed. */

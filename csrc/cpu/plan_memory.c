@@ -14,6 +14,8 @@ static void touch(el_planner *p, const struct ggml_tensor *t, int32_t region)
     if (info->first_region < 0)
         info->first_region = region;
     info->last_region = region;
+    if (t->view_src && !el_is_alias(t)) /* written in place: it is that tensor which has to stay */
+        touch(p, t->view_src, region);
 }
 
 static void touch_program(el_planner *p, const el_row_program *program, int32_t region)
@@ -77,7 +79,8 @@ static void touch_region(el_planner *p, int32_t region)
     } else if (r->run == el_rope_chunk) {
         touch(p, ((const el_rope_job *)r->job)->positions, region);
     } else {
-        const struct ggml_tensor *t = ((const el_fallback_job *)r->job)->nodes->nodes[0];
+        const struct ggml_tensor *t = r->run == el_op_chunk ? ((const el_op_job *)r->job)->node
+                                                            : ((const el_fallback_job *)r->job)->nodes->nodes[0];
         touch(p, t, region);
         for (int k = 0; k < GGML_MAX_SRC; k++)
             touch(p, t->src[k], region);
