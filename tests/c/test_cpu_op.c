@@ -72,10 +72,10 @@ static struct ggml_tensor *state_before(graph *g)
 }
 
 static const plan_case cases[] = {
-    {"between products", between_products, .n_regions = 3},
-    {"between norms", between_norms, .n_regions = 3},
-    {"of views", of_views, .n_regions = 4},
-    {"state before", state_before, .n_regions = 3, .rows_depend = false},
+    {.name = "between products", .build = between_products, .n_regions = 3},
+    {.name = "between norms", .build = between_norms, .n_regions = 3},
+    {.name = "of views", .build = of_views, .n_regions = 4},
+    {.name = "state before", .build = state_before, .n_regions = 3},
 };
 
 int main(int argc, char **argv)
