@@ -48,3 +48,5 @@ foreach(source IN LISTS kernels)
 endforeach()
 target_include_directories(edgellm_kernels PUBLIC include csrc/base csrc/kernels)
 target_link_libraries(edgellm_kernels PRIVATE el_flags el_warnings)
+# No kernel looks at errno or at the flags of floating-point exceptions, and maps.h becomes vectors only without them.
+target_compile_options(edgellm_kernels PRIVATE -fno-math-errno -fno-trapping-math)

@@ -8,11 +8,6 @@
 
 static float *float_row(const struct ggml_tensor *t, int64_t i, int64_t width) { return (float *)t->data + i * width; }
 
-static int32_t *chosen_of(const el_experts_job *job, int64_t row)
-{
-    return (int32_t *)job->chosen->data + row * job->n_expert;
-}
-
 /* Softmax over all experts, the best n_used of them, and their weights. */
 static void choose(const el_experts_job *job, int64_t r, float *probs)
 {
@@ -20,23 +15,25 @@ static void choose(const el_experts_job *job, int64_t r, float *probs)
     float best[EL_MAX_USED_EXPERTS], sum = 0;
     int32_t ids[EL_MAX_USED_EXPERTS]; /* the search moves them about; others must not see that */
 
-    k->softmax(probs, float_row(job->logits, r, job->n_expert), job->n_expert);
-    k->top_k(ids, best, job->n_used, probs, job->n_expert);
-    for (int32_t i = 0; i < job->n_used; i++)
+    k->softmax(probs, float_row(job->logits, r, job->grouping.n_expert), job->grouping.n_expert);
+    k->top_k(ids, best, job->grouping.n_used, probs, job->grouping.n_expert);
+    for (int32_t i = 0; i < job->grouping.n_used; i++)
         sum += best[i];
     if (!(sum >= job->min_sum) && sum == sum)
         sum = job->min_sum;
-    for (int32_t i = 0; i < job->n_used; i++)
+    for (int32_t i = 0; i < job->grouping.n_used; i++)
         best[i] = (job->normalise ? best[i] / sum : best[i]) * job->factor;
-    memcpy(chosen_of(job, r), ids, (size_t)job->n_used * sizeof *ids);
-    memcpy(float_row(job->weights, r, job->n_used), best, (size_t)job->n_used * sizeof *best);
+    memcpy((int32_t *)job->grouping.ids->data + r * job->grouping.n_expert, ids,
+           (size_t)job->grouping.n_used * sizeof *ids);
+    memcpy(float_row(job->weights, r, job->grouping.n_used), best, (size_t)job->grouping.n_used * sizeof *best);
 }
 
 void el_choose_chunk(const void *job_, int32_t chunk, int32_t worker)
 {
     const el_experts_job *job = job_;
     const el_worker_scratch *s = &job->plan->scratch[worker];
-    const int64_t first = (int64_t)chunk * EL_ROWS_PER_CHUNK, end = EL_MIN(first + EL_ROWS_PER_CHUNK, job->n_rows);
+    const int64_t first = (int64_t)chunk * EL_ROWS_PER_CHUNK,
+                  end = EL_MIN(first + EL_ROWS_PER_CHUNK, job->grouping.n_rows);
 
     for (int64_t r = first; r < end; r++) {
         choose(job, r, s->tile);
@@ -48,30 +45,30 @@ void el_choose_chunk(const void *job_, int32_t chunk, int32_t worker)
 
 /* ---- which entries belong to which expert ------------------------------------------------- */
 
-typedef struct groups {
-    int32_t n;              /* experts that were chosen at all, ascending */
-    const int32_t *experts; /* [n] */
-    const int32_t *starts;  /* [n + 1]: their entries are entries[starts[i]] .. entries[starts[i + 1] - 1] */
-    const int32_t *entries; /* ascending within an expert */
-    const int32_t *places;  /* the other way round: where in `entries` an entry stands */
-} groups;
-
-/* Every worker counts for itself: cheaper than waiting for one of them. In scratch: n, experts, starts, entries,
- * places, and one counter per expert. */
-static groups group(const el_experts_job *job, int32_t worker)
+size_t el_grouping_ints(const el_grouping *g)
 {
-    el_worker_scratch *s = &job->plan->scratch[worker];
-    const uint64_t tag = el_cpu_tag(job->plan, job);
-    const int64_t n_entries = job->n_rows * job->n_used;
-    int32_t *experts = s->groups + 1, *starts = experts + job->n_slots, *entries = starts + job->n_slots + 1;
+    return (size_t)(2 + 2 * g->n_slots + 2 * g->n_rows * g->n_used + g->n_expert);
+}
+
+static int32_t expert_of(const el_grouping *g, int64_t entry)
+{
+    return ((const int32_t *)(const void *)((const char *)g->ids->data +
+                                            (size_t)(entry / g->n_used) * g->ids->nb[1]))[entry % g->n_used];
+}
+
+/* In scratch: n, experts, starts, entries, places, and one counter per expert. */
+el_groups el_group_entries(const el_grouping *g, el_worker_scratch *s, uint64_t tag)
+{
+    const int64_t n_entries = g->n_rows * g->n_used;
+    int32_t *experts = s->groups + 1, *starts = experts + g->n_slots, *entries = starts + g->n_slots + 1;
     int32_t *places = entries + n_entries, *counts = places + n_entries;
 
     if (s->group_tag != tag) {
         int32_t n = 0, total = 0;
-        memset(counts, 0, (size_t)job->n_expert * sizeof *counts);
+        memset(counts, 0, (size_t)g->n_expert * sizeof *counts);
         for (int64_t i = 0; i < n_entries; i++)
-            counts[chosen_of(job, i / job->n_used)[i % job->n_used]]++;
-        for (int32_t e = 0; e < job->n_expert; e++) {
+            counts[expert_of(g, i)]++;
+        for (int32_t e = 0; e < g->n_expert; e++) {
             const int32_t count = counts[e];
             counts[e] = total;
             if (count == 0)
@@ -82,14 +79,14 @@ static groups group(const el_experts_job *job, int32_t worker)
         }
         starts[n] = total;
         for (int64_t i = 0; i < n_entries; i++) {
-            const int32_t at = counts[chosen_of(job, i / job->n_used)[i % job->n_used]]++;
+            const int32_t at = counts[expert_of(g, i)]++;
             entries[at] = (int32_t)i;
             places[i] = at;
         }
         s->groups[0] = n;
         s->group_tag = tag;
     }
-    return (groups){s->groups[0], experts, starts, entries, places};
+    return (el_groups){s->groups[0], experts, starts, entries, places};
 }
 
 /* ---- products ----------------------------------------------------------------------------- */
@@ -115,7 +112,7 @@ void el_experts_up_chunk(const void *job_, int32_t chunk, int32_t worker)
     const el_experts_job *job = job_;
     el_worker_scratch *s = &job->plan->scratch[worker];
     const el_kernels *k = job->plan->kernels;
-    const groups g = group(job, worker);
+    const el_groups g = el_group_entries(&job->grouping, s, el_cpu_tag(job->plan, job));
     const int32_t slot = chunk / job->up_chunks;
     const int64_t n_ff = job->gate->ne[1], o0 = chunk % job->up_chunks * job->up_per_chunk;
     const int64_t n = EL_MIN(job->up_per_chunk, n_ff - o0);
@@ -125,7 +122,7 @@ void el_experts_up_chunk(const void *job_, int32_t chunk, int32_t worker)
     s->tag = 0; /* rows prepared for an earlier region are overwritten */
     for (int32_t i = g.starts[slot]; i < g.starts[slot + 1]; i += (int32_t)job->entries_per_block) {
         const int64_t m = EL_MIN(job->entries_per_block, g.starts[slot + 1] - i);
-        const char *act = gather(job->act->data, job->format.stride, g.entries + i, m, job->n_used, s->act);
+        const char *act = gather(job->act->data, job->format.stride, g.entries + i, m, job->grouping.n_used, s->act);
         el_multiply(job->plan, &job->format, s->tile, n, job->gate, expert_rows(job->gate, g.experts[slot], o0), n, act,
                     m, s->kernel);
         el_multiply(job->plan, &job->format, s->tile2, n, job->up, expert_rows(job->up, g.experts[slot], o0), n, act, m,
@@ -150,7 +147,7 @@ void el_experts_hidden_chunk(const void *job_, int32_t chunk, int32_t worker)
 {
     const el_experts_job *job = job_;
     const int64_t first = (int64_t)chunk * EL_ROWS_PER_CHUNK;
-    const int64_t end = EL_MIN(first + EL_ROWS_PER_CHUNK, job->n_rows * job->n_used);
+    const int64_t end = EL_MIN(first + EL_ROWS_PER_CHUNK, job->grouping.n_rows * job->grouping.n_used);
 
     (void)worker;
     for (int64_t i = first; i < end; i++)
@@ -158,7 +155,7 @@ void el_experts_hidden_chunk(const void *job_, int32_t chunk, int32_t worker)
 }
 
 /* Products of one expert's entries from..to - 1 (in the groups' order) with outputs o0 .. o0 + n - 1. */
-static void down(const el_experts_job *job, const groups *g, int32_t slot, int32_t from, int32_t to, int64_t o0,
+static void down(const el_experts_job *job, const el_groups *g, int32_t slot, int32_t from, int32_t to, int64_t o0,
                  int64_t n, const char *act, char *gathered, float *y, void *scratch)
 {
     const char *rows = gather(act, job->hidden_format.stride, g->entries + from, to - from, 1, gathered);
@@ -171,7 +168,7 @@ void el_experts_down_chunk(const void *job_, int32_t chunk, int32_t worker)
 {
     const el_experts_job *job = job_;
     el_worker_scratch *s = &job->plan->scratch[worker];
-    const groups g = group(job, worker);
+    const el_groups g = el_group_entries(&job->grouping, s, el_cpu_tag(job->plan, job));
     const int32_t slot = chunk / job->down_chunks;
     const int64_t n_embd = job->down->ne[1], o0 = chunk % job->down_chunks * job->down_per_chunk;
     const int64_t n = EL_MIN(job->down_per_chunk, n_embd - o0);
@@ -194,10 +191,10 @@ static void sum_row(const el_experts_job *job, int64_t r, const float *const *pa
                     float *one)
 {
     const el_kernels *k = job->plan->kernels;
-    const float *weights = float_row(job->weights, r, job->n_used);
+    const float *weights = float_row(job->weights, r, job->grouping.n_used);
     const int64_t n_embd = job->down->ne[1];
 
-    for (int32_t i = 0; i < job->n_used; i++) {
+    for (int32_t i = 0; i < job->grouping.n_used; i++) {
         k->scale(i == 0 ? y : one, parts[i], weights[i], n);
         if (i > 0)
             k->add(y, y, one, n);
@@ -214,12 +211,13 @@ void el_experts_sum_chunk(const void *job_, int32_t chunk, int32_t worker)
     const el_experts_job *job = job_;
     const el_worker_scratch *s = &job->plan->scratch[worker];
     const int64_t n_embd = job->down->ne[1];
-    const int64_t first = (int64_t)chunk * EL_ROWS_PER_CHUNK, end = EL_MIN(first + EL_ROWS_PER_CHUNK, job->n_rows);
+    const int64_t first = (int64_t)chunk * EL_ROWS_PER_CHUNK,
+                  end = EL_MIN(first + EL_ROWS_PER_CHUNK, job->grouping.n_rows);
     const float *parts[EL_MAX_USED_EXPERTS];
 
     for (int64_t r = first; r < end; r++) {
-        for (int32_t i = 0; i < job->n_used; i++)
-            parts[i] = float_row(job->products, r * job->n_used + i, n_embd);
+        for (int32_t i = 0; i < job->grouping.n_used; i++)
+            parts[i] = float_row(job->products, r * job->grouping.n_used + i, n_embd);
         sum_row(job, r, parts, 0, n_embd, s->row, s->tile2);
     }
 }
@@ -228,9 +226,9 @@ void el_experts_out_chunk(const void *job_, int32_t chunk, int32_t worker)
 {
     const el_experts_job *job = job_;
     el_worker_scratch *s = &job->plan->scratch[worker];
-    const groups g = group(job, worker);
+    const el_groups g = el_group_entries(&job->grouping, s, el_cpu_tag(job->plan, job));
     const int64_t n_embd = job->down->ne[1], o0 = chunk * job->down_per_chunk;
-    const int64_t n = EL_MIN(job->down_per_chunk, n_embd - o0), n_entries = job->n_rows * job->n_used;
+    const int64_t n = EL_MIN(job->down_per_chunk, n_embd - o0), n_entries = job->grouping.n_rows * job->grouping.n_used;
     const uint64_t tag = el_cpu_tag(job->plan, &job->hidden_format); /* the job's own address is the groups' tag */
     const float *parts[EL_MAX_USED_EXPERTS];
     const char *act = job->hidden_act ? job->hidden_act->data : s->act;
@@ -246,9 +244,9 @@ void el_experts_out_chunk(const void *job_, int32_t chunk, int32_t worker)
     for (int32_t slot = 0; slot < g.n; slot++)
         down(job, &g, slot, g.starts[slot], g.starts[slot + 1], o0, n, act, gathered, s->tile + g.starts[slot] * n,
              s->kernel);
-    for (int64_t r = 0; r < job->n_rows; r++) {
-        for (int32_t i = 0; i < job->n_used; i++)
-            parts[i] = s->tile + g.places[r * job->n_used + i] * n;
+    for (int64_t r = 0; r < job->grouping.n_rows; r++) {
+        for (int32_t i = 0; i < job->grouping.n_used; i++)
+            parts[i] = s->tile + g.places[r * job->grouping.n_used + i] * n;
         sum_row(job, r, parts, o0, n, s->row, s->tile2);
     }
 }

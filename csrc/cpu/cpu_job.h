@@ -3,6 +3,7 @@
 #ifndef EL_CPU_JOB_H
 #define EL_CPU_JOB_H
 
+#include "cpu_op.h"
 #include "cpu_plan.h"
 #include "ggml.h"
 #include "kernels.h"
@@ -159,14 +160,33 @@ void el_combine_chunk(const void *job, int32_t chunk, int32_t worker);
 
 /* ---- mixture of experts ------------------------------------------------------------------- */
 
-/* Everything between the router's logits and the layer's result, for all regions that do a part of it. An entry is one
- * row's expert of one rank (0: the best), number row * n_used + rank. */
+/* Which rows go to which expert. An entry is one row's expert of one rank, number row * n_used + rank. */
+typedef struct el_grouping {
+    const struct ggml_tensor *ids; /* I32, a row for each row, of which the first n_used count */
+    int64_t n_rows;
+    int32_t n_used, n_expert;
+    int32_t n_slots; /* experts that a step can need at most */
+} el_grouping;
+
+typedef struct el_groups {
+    int32_t n;              /* experts that were chosen at all, ascending */
+    const int32_t *experts; /* [n] */
+    const int32_t *starts;  /* [n + 1]: their entries are entries[starts[i]] .. entries[starts[i + 1] - 1] */
+    const int32_t *entries; /* ascending within an expert */
+    const int32_t *places;  /* the other way round: where in `entries` an entry stands */
+} el_groups;
+
+struct el_worker_scratch;
+size_t el_grouping_ints(const el_grouping *g); /* of a worker's scratch */
+/* Every worker counts for itself: cheaper than waiting for one of them. tag: of the region and run. */
+el_groups el_group_entries(const el_grouping *g, struct el_worker_scratch *s, uint64_t tag);
+
+/* Everything between the router's logits and the layer's result, for all regions that do a part of it. Rank 0 is the
+ * best. */
 typedef struct el_experts_job {
     el_cpu_plan *plan;
-    int64_t n_rows;
-    int32_t n_expert, n_used;
+    el_grouping grouping;              /* its ids are written by the first region */
     const struct ggml_tensor *logits;  /* [n_expert, n_rows] */
-    const struct ggml_tensor *chosen;  /* I32 [n_expert, n_rows], of which the first n_used are written */
     const struct ggml_tensor *weights; /* F32 [n_used, n_rows] */
     bool normalise;                    /* weights are divided by their sum, which counts as at least min_sum */
     float min_sum, factor;
@@ -183,7 +203,6 @@ typedef struct el_experts_job {
     const struct ggml_tensor *residual;   /* or NULL */
     const struct ggml_tensor *out;        /* [n_embd, n_rows] */
 
-    int32_t n_slots;                      /* experts that a step can need at most */
     int64_t up_per_chunk, down_per_chunk; /* outputs */
     int32_t up_chunks, down_chunks;       /* of one expert */
     int64_t entries_per_block;            /* that a chunk gathers at a time */
@@ -196,9 +215,50 @@ void el_experts_down_chunk(const void *job, int32_t chunk, int32_t worker);   /*
 void el_experts_sum_chunk(const void *job, int32_t chunk, int32_t worker);    /* many rows: products to out */
 void el_experts_out_chunk(const void *job, int32_t chunk, int32_t worker);    /* few rows: both at once */
 
+/* ---- nodes that are a region each: their jobs begin with the node -------------------------- */
+
+typedef struct el_op_job { /* an operation of our own */
+    const struct ggml_tensor *node;
+    const el_op *op;
+} el_op_job;
+
+void el_op_chunk(const void *job, int32_t chunk, int32_t worker);
+
+struct el_worker_scratch;
+typedef struct el_node_job el_node_job;
+typedef void el_node_row(const el_node_job *job, int64_t row, const struct el_worker_scratch *s);
+
+struct el_node_job { /* row by row */
+    const struct ggml_tensor *node;
+    el_cpu_plan *plan;
+    el_node_row *row;
+    int64_t n_rows, rows_per_chunk;
+    el_map map;
+    float params[4];
+    bool halves, swapped; /* GLU: both arguments in one row, the value before the gate; argsort: ascending */
+    const struct el_rope_job *rope;
+};
+
+el_node_row el_map_row, el_norm_row, el_sum_row, el_sort_row, el_softmax_row, el_copy_row, el_repeat_row, el_concat_row,
+    el_gather_row, el_scatter_row, el_add_id_row, el_rope_row;
+void el_node_chunk(const void *job, int32_t chunk, int32_t worker);
+
+typedef struct el_batched_job { /* a product of any shape */
+    const struct ggml_tensor *node;
+    el_cpu_plan *plan;
+    el_act_format format;
+    int64_t out_per_chunk, rows_per_chunk; /* a chunk: some outputs of some rows of one matrix */
+    int64_t out_blocks, row_blocks;
+    el_grouping grouping; /* when ids name the matrix */
+} el_batched_job;
+
+void el_batched_chunk(const void *job, int32_t chunk, int32_t worker);
+void el_by_id_chunk(const void *job, int32_t chunk, int32_t worker);
+
 /* ---- everything else: ggml's own code on one thread --------------------------------------- */
 
 typedef struct el_fallback_job {
+    const struct ggml_tensor *node;
     el_cpu_plan *plan;
     struct ggml_cgraph *nodes;
 } el_fallback_job;

@@ -34,11 +34,9 @@ static void plan_fallback(el_planner *p, int32_t i)
 
     if (!job || !one)
         return;
-    for (int k = 0; k < GGML_MAX_SRC; k++)
-        if (t->src[k] && !el_ready(p, t->src[k]))
-            el_store_rows(p, t->src[k]);
+    el_store_sources(p, t);
     *one = ggml_graph_view(p->graph, i, i + 1);
-    *job = (el_fallback_job){.plan = p->plan, .nodes = one};
+    *job = (el_fallback_job){.node = t, .plan = p->plan, .nodes = one};
     plan = p->plan->ggml->graph_plan(one, 1, NULL);
     p->plan->work_bytes = EL_MAX(p->plan->work_bytes, plan.work_size);
     p->plan->n_fallback++;
@@ -107,9 +105,11 @@ edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, con
                 el_plan_products(&p, i);
         } else if (el_is_attention(&p, t))
             el_plan_attention(&p, t);
+        else if (el_op_of(t))
+            el_plan_op(&p, t);
         else if (el_can_pend(t))
-            el_info_of(&p, t)->state = EL_NODE_PENDING;
-        else
+            el_pend(&p, t);
+        else if (!el_plan_any_product(&p, t) && !el_plan_node(&p, t))
             plan_fallback(&p, i);
     }
     for (int32_t i = 0; i < graph->n_nodes && p.status == EDGELLM_OK; i++)

@@ -25,6 +25,7 @@ typedef struct el_node_info {
     int32_t n_uses;
     int32_t user; /* the last node that reads it */
     int32_t first_region, last_region;
+    int32_t n_ops; /* of the row program that makes it, while it is pending */
 } el_node_info;
 
 typedef struct el_planner {
@@ -47,6 +48,8 @@ static inline size_t el_aligned(size_t n) { return (n + EL_PLAN_ALIGN - 1) / EL_
 edgellm_status el_index_graph(el_planner *p);
 bool el_is_alias(const struct ggml_tensor *t);
 struct ggml_tensor *el_base_of(const struct ggml_tensor *t); /* what t is a view of */
+bool el_is_whole(const struct ggml_tensor *t);
+bool el_are_same(const struct ggml_tensor *a, const struct ggml_tensor *b);
 el_node_info *el_info_of(const el_planner *p, const struct ggml_tensor *t);
 bool el_ready(const el_planner *p, const struct ggml_tensor *t);
 struct ggml_tensor *el_only_user(const el_planner *p, const struct ggml_tensor *t);
@@ -61,6 +64,7 @@ int32_t el_emit(el_planner *p, el_chunk_fn *run, const void *job, int32_t n_chun
 bool el_is_rows(const struct ggml_tensor *t);
 bool el_is_vector(const struct ggml_tensor *t, int64_t n);
 bool el_can_pend(const struct ggml_tensor *t);
+void el_pend(el_planner *p, const struct ggml_tensor *t);
 void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tensor *t);
 void el_store_rows(el_planner *p, const struct ggml_tensor *t);
 
@@ -71,6 +75,8 @@ bool el_is_weight(const el_planner *p, const struct ggml_tensor *w); /* one that
 /* The header of n_rows quantized rows, which have no place yet. */
 const struct ggml_tensor *el_act_rows(el_planner *p, const el_act_format *format, int64_t n_rows);
 
+/* The region that computes the angles of that rope node, made unless an earlier layer has it. NULL: no memory. */
+const el_rope_job *el_rope_for(el_planner *p, const struct ggml_tensor *node);
 bool el_is_product(const el_planner *p, const struct ggml_tensor *t);
 void el_plan_products(el_planner *p, int32_t first);
 /* Regions for the experts whose router is that product, the product included; false: it is not a router, or what
@@ -79,6 +85,18 @@ bool el_plan_experts(el_planner *p, int32_t router);
 bool el_is_experts_region(const el_region *region);
 bool el_is_attention(const el_planner *p, const struct ggml_tensor *t);
 void el_plan_attention(el_planner *p, struct ggml_tensor *t);
+
+/* ---- plan_nodes.c: nodes that are a region each ------------------------------------------- */
+
+/* Before a region that reads t's sources as they lie in memory: those still pending are stored, and if t changes memory
+ * in place, so is whatever pending node wants to read that memory as it was before. */
+void el_store_sources(el_planner *p, const struct ggml_tensor *t);
+bool el_writes_in_place(const struct ggml_tensor *t);
+void el_plan_op(el_planner *p, struct ggml_tensor *t); /* an operation of our own (cpu_op.h) */
+/* False: not an operation that goes by rows, or of types that are not supported there. */
+bool el_plan_node(el_planner *p, struct ggml_tensor *t);
+bool el_plan_any_product(el_planner *p, struct ggml_tensor *t); /* false: no product, or not of these types */
+int el_map_of(const struct ggml_tensor *t, float params[4]);    /* the el_map that t applies, or -1 */
 
 /* ---- plan_memory.c ------------------------------------------------------------------------ */
 

@@ -152,26 +152,27 @@ static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 
 static void size_chunks(el_planner *p, el_experts_job *job)
 {
-    const int64_t n_ff = job->gate->ne[1], n_embd = job->down->ne[1], n_entries = job->n_rows * job->n_used;
+    const int64_t n_ff = job->gate->ne[1], n_embd = job->down->ne[1],
+                  n_entries = job->grouping.n_rows * job->grouping.n_used;
     const int64_t wanted = (int64_t)p->plan->n_threads * CHUNKS_PER_WORKER;
-    const bool many = job->n_rows > EL_SMALL_ROWS;
+    const bool many = job->grouping.n_rows > EL_SMALL_ROWS;
     const size_t input = job->format.stride, hidden = job->hidden_format.stride;
     size_t tile;
 
-    job->n_slots = (int32_t)EL_MIN((int64_t)job->n_expert, n_entries);
-    job->entries_per_block = EL_MIN((int64_t)BLOCK, job->n_rows);
-    job->up_per_chunk = many ? BIG_OUT : round_up(EL_MIN(n_ff * job->n_slots / wanted + 1, (int64_t)1024), 32);
+    job->grouping.n_slots = (int32_t)EL_MIN((int64_t)job->grouping.n_expert, n_entries);
+    job->entries_per_block = EL_MIN((int64_t)BLOCK, job->grouping.n_rows);
+    job->up_per_chunk = many ? BIG_OUT : round_up(EL_MIN(n_ff * job->grouping.n_slots / wanted + 1, (int64_t)1024), 32);
     job->up_chunks = (int32_t)((n_ff + job->up_per_chunk - 1) / job->up_per_chunk);
     job->down_per_chunk = many ? BIG_OUT : round_up(EL_MIN(n_embd / wanted + 1, (int64_t)1024), 32);
     job->down_chunks = (int32_t)((n_embd + job->down_per_chunk - 1) / job->down_per_chunk);
     tile = (size_t)(job->up_per_chunk * job->entries_per_block);
     tile = EL_MAX(tile, (size_t)(job->down_per_chunk * (many ? job->entries_per_block : n_entries)));
-    tile = EL_MAX(tile, (size_t)(many ? n_embd : job->n_expert));
-    p->tile_floats = EL_MAX(p->tile_floats, EL_MAX(tile, (size_t)job->n_expert));
+    tile = EL_MAX(tile, (size_t)(many ? n_embd : job->grouping.n_expert));
+    p->tile_floats = EL_MAX(p->tile_floats, EL_MAX(tile, (size_t)job->grouping.n_expert));
     p->row_floats = EL_MAX(p->row_floats, (size_t)EL_MAX(job->input.width, n_embd));
     p->act_bytes = EL_MAX(p->act_bytes, (size_t)job->entries_per_block * EL_MAX(input, hidden) +
                                             (job->hidden_act ? 0 : (size_t)n_entries * hidden));
-    p->group_ints = EL_MAX(p->group_ints, (size_t)(2 + 2 * job->n_slots + 2 * n_entries + job->n_expert));
+    p->group_ints = EL_MAX(p->group_ints, el_grouping_ints(&job->grouping));
 }
 
 static void scratch_of(el_planner *p, const el_act_format *format, const struct ggml_tensor *w)
@@ -204,11 +205,11 @@ bool el_plan_experts(el_planner *p, int32_t router)
     if (!job)
         return true; /* planning ends with the error */
     *job = (el_experts_job){.plan = p->plan,
-                            .n_rows = x->ne[1],
-                            .n_expert = (int32_t)m.logits->ne[0],
-                            .n_used = (int32_t)m.down->ne[1],
+                            .grouping = {.ids = m.sorted,
+                                         .n_rows = x->ne[1],
+                                         .n_expert = (int32_t)m.logits->ne[0],
+                                         .n_used = (int32_t)m.down->ne[1]},
                             .logits = m.logits,
-                            .chosen = m.sorted,
                             .weights = m.scaled    ? m.scaled
                                        : m.divided ? m.divided
                                                    : m.picked,
@@ -241,25 +242,25 @@ bool el_plan_experts(el_planner *p, int32_t router)
         }
     }
     el_make_rows(p, &job->input, x);
-    job->act = el_act_rows(p, &job->format, job->n_rows);
-    if (job->n_rows * job->n_used > EL_SMALL_ROWS)
-        job->hidden_act = el_act_rows(p, &job->hidden_format, job->n_rows * job->n_used);
+    job->act = el_act_rows(p, &job->format, job->grouping.n_rows);
+    if (job->grouping.n_rows * job->grouping.n_used > EL_SMALL_ROWS)
+        job->hidden_act = el_act_rows(p, &job->hidden_format, job->grouping.n_rows * job->grouping.n_used);
     scratch_of(p, &job->format, job->gate);
     scratch_of(p, &job->format, job->up);
     scratch_of(p, &job->hidden_format, job->down);
     size_chunks(p, job);
-    done(p, job->chosen);
+    done(p, job->grouping.ids);
     done(p, job->weights);
     done(p, job->hidden);
     done(p, job->out);
-    el_emit(p, el_choose_chunk, job, el_row_chunks(job->n_rows), false);
-    el_emit(p, el_experts_up_chunk, job, job->n_slots * job->up_chunks, false);
+    el_emit(p, el_choose_chunk, job, el_row_chunks(job->grouping.n_rows), false);
+    el_emit(p, el_experts_up_chunk, job, job->grouping.n_slots * job->up_chunks, false);
     if (job->hidden_act)
-        el_emit(p, el_experts_hidden_chunk, job, el_row_chunks(job->n_rows * job->n_used), false);
-    if (job->n_rows > EL_SMALL_ROWS) {
+        el_emit(p, el_experts_hidden_chunk, job, el_row_chunks(job->grouping.n_rows * job->grouping.n_used), false);
+    if (job->grouping.n_rows > EL_SMALL_ROWS) {
         done(p, job->products);
-        el_emit(p, el_experts_down_chunk, job, job->n_slots * job->down_chunks, false);
-        el_emit(p, el_experts_sum_chunk, job, el_row_chunks(job->n_rows), false);
+        el_emit(p, el_experts_down_chunk, job, job->grouping.n_slots * job->down_chunks, false);
+        el_emit(p, el_experts_sum_chunk, job, el_row_chunks(job->grouping.n_rows), false);
     } else {
         el_emit(p, el_experts_out_chunk, job, job->down_chunks, false);
     }

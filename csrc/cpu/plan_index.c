@@ -16,6 +16,19 @@ struct ggml_tensor *el_base_of(const struct ggml_tensor *t)
     return (struct ggml_tensor *)(uintptr_t)t;
 }
 
+/* Whether t shows all of its base's elements in their order. */
+bool el_is_whole(const struct ggml_tensor *t)
+{
+    return !el_is_alias(t) || (ggml_is_contiguous(t) && ggml_nelements(t) == ggml_nelements(el_base_of(t)));
+}
+
+/* Whether both show the same elements. */
+bool el_are_same(const struct ggml_tensor *a, const struct ggml_tensor *b)
+{
+    return a == b || (el_base_of(a) == el_base_of(b) && ggml_are_same_shape(a, b) && ggml_are_same_stride(a, b) &&
+                      (a->view_src ? a->view_offs : 0) == (b->view_src ? b->view_offs : 0));
+}
+
 static size_t slot_of(const el_planner *p, const struct ggml_tensor *t)
 {
     size_t at = ((uintptr_t)t >> 4) * 0x9E3779B97F4A7C15u % p->n_slots;

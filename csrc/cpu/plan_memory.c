@@ -14,6 +14,8 @@ static void touch(el_planner *p, const struct ggml_tensor *t, int32_t region)
     if (info->first_region < 0)
         info->first_region = region;
     info->last_region = region;
+    if (t->view_src && !el_is_alias(t)) /* written in place: it is that tensor which has to stay */
+        touch(p, t->view_src, region);
 }
 
 static void touch_program(el_planner *p, const el_row_program *program, int32_t region)
@@ -34,7 +36,7 @@ static void touch_experts(el_planner *p, const el_region *r, int32_t region)
         touch(p, job->logits, region);
     }
     if (r->run != el_experts_hidden_chunk && r->run != el_experts_sum_chunk)
-        touch(p, job->chosen, region);
+        touch(p, job->grouping.ids, region);
     if (r->run == el_choose_chunk || last)
         touch(p, job->weights, region);
     if (r->run == el_experts_up_chunk || r->run == el_experts_hidden_chunk ||
@@ -45,6 +47,31 @@ static void touch_experts(el_planner *p, const el_region *r, int32_t region)
     if (last) {
         touch(p, job->residual, region);
         touch(p, job->out, region);
+    }
+}
+
+/* Of the jobs that begin with their node. */
+static const struct ggml_tensor *node_of(const el_region *r)
+{
+    return r->exclusive || r->run == el_node_chunk || r->run == el_batched_chunk || r->run == el_by_id_chunk
+               ? *(const struct ggml_tensor *const *)r->job
+               : NULL;
+}
+
+/* A worker that lost its core in an earlier region must not read memory that this one changes in place, nor write it
+ * again. */
+static void wait_for_readers(el_planner *p, int32_t region)
+{
+    el_region *r = &p->plan->regions[region];
+    const struct ggml_tensor *t = node_of(r);
+
+    if (!t || !el_writes_in_place(t))
+        return;
+    for (int k = 0; k <= GGML_MAX_SRC; k++) {
+        const struct ggml_tensor *changed = k < GGML_MAX_SRC ? (el_op_of(t) ? t->src[k] : NULL) : t->view_src;
+        const el_node_info *info = changed ? el_info_of(p, changed) : NULL;
+        if (info && (t->view_src || el_base_of(changed)->op == GGML_OP_NONE))
+            r->wait_for = EL_MAX(r->wait_for, info->last_region);
     }
 }
 
@@ -77,7 +104,7 @@ static void touch_region(el_planner *p, int32_t region)
     } else if (r->run == el_rope_chunk) {
         touch(p, ((const el_rope_job *)r->job)->positions, region);
     } else {
-        const struct ggml_tensor *t = ((const el_fallback_job *)r->job)->nodes->nodes[0];
+        const struct ggml_tensor *t = node_of(r);
         touch(p, t, region);
         for (int k = 0; k < GGML_MAX_SRC; k++)
             touch(p, t->src[k], region);
@@ -198,8 +225,10 @@ void el_place_all(el_planner *p)
         p->status = el_no_memory((size_t)n * sizeof *offsets);
         goto done;
     }
-    for (int32_t r = 0; r < p->plan->n_regions; r++)
+    for (int32_t r = 0; r < p->plan->n_regions; r++) {
+        wait_for_readers(p, r);
         touch_region(p, r);
+    }
     for (int32_t i = 0; i < n; i++) { /* inputs and outputs live throughout */
         struct ggml_tensor *t = i < g->n_nodes ? g->nodes[i] : g->leafs[i - g->n_nodes];
         const bool is_input = t->op == GGML_OP_NONE && !t->data && p->info[i].first_region >= 0;

@@ -87,8 +87,7 @@ static bool same_angles(const struct ggml_tensor *a, const struct ggml_tensor *b
            memcmp(a->op_params, b->op_params, sizeof a->op_params) == 0;
 }
 
-/* The region that computes the angles of that rope node, made unless an earlier layer has it. */
-static const el_rope_job *rope_for(el_planner *p, const struct ggml_tensor *node)
+const el_rope_job *el_rope_for(el_planner *p, const struct ggml_tensor *node)
 {
     const int64_t n_rows = node->ne[2];
     el_rope_job *job;
@@ -141,6 +140,15 @@ static bool stores(const el_row_program *input, const struct ggml_tensor *t)
     return false;
 }
 
+/* Whether t reads all of that tensor, in its order. */
+static bool takes_whole(const struct ggml_tensor *t, const struct ggml_tensor *of)
+{
+    for (int k = 0; k < GGML_MAX_SRC; k++)
+        if (t->src[k] && el_base_of(t->src[k]) == of && !el_is_whole(t->src[k]))
+            return false;
+    return !t->view_src || t->op == GGML_OP_SET_ROWS; /* no operations in place */
+}
+
 /* Takes in what follows the product, as far as it can. Returns the last tensor taken in; *gate is the gating node that
  * comes next, if one does. */
 static const struct ggml_tensor *follow(el_planner *p, const el_row_program *input, el_product *product,
@@ -149,7 +157,8 @@ static const struct ggml_tensor *follow(el_planner *p, const el_row_program *inp
     const int64_t n = product->w->ne[1];
     const struct ggml_tensor *cur = mm, *next;
 
-    while ((next = el_only_user(p, cur)) != NULL && product->n_epilogue < EL_EPILOGUE_OPS - 1) {
+    while ((next = el_only_user(p, cur)) != NULL && product->n_epilogue < EL_EPILOGUE_OPS - 1 &&
+           takes_whole(next, cur)) {
         el_epilogue e = {.a = next->src[1]};
         const struct ggml_tensor *after;
         if (next->op == GGML_OP_ADD && el_base_of(next->src[0]) == cur && el_is_vector(next->src[1], n)) {
@@ -174,7 +183,7 @@ static const struct ggml_tensor *follow(el_planner *p, const el_row_program *inp
         } else if (next->op == GGML_OP_ROPE && next->ne[2] == mm->ne[1] && next->ne[0] * next->ne[1] == n &&
                    (product->head == 1 || product->head == next->ne[0]) &&
                    (next->op_params[2] == GGML_ROPE_TYPE_NORMAL || next->op_params[2] == GGML_ROPE_TYPE_NEOX)) {
-            e = (el_epilogue){.kind = EL_EPI_ROPE, .rope = rope_for(p, next)};
+            e = (el_epilogue){.kind = EL_EPI_ROPE, .rope = el_rope_for(p, next)};
             if (!e.rope)
                 break;
             product->head = next->ne[0];
@@ -289,7 +298,7 @@ void el_plan_products(el_planner *p, int32_t first)
     for (int32_t i = first; i < p->graph->n_nodes && i < first + LOOK_AHEAD && job->n_products < EL_GROUP; i++) {
         struct ggml_tensor *mm = p->graph->nodes[i];
         el_act_format format;
-        if (!el_is_product(p, mm) || el_base_of(mm->src[1]) != el_base_of(x) || el_info_of(p, mm)->state != EL_NODE_NEW)
+        if (!el_is_product(p, mm) || !el_are_same(mm->src[1], x) || el_info_of(p, mm)->state != EL_NODE_NEW)
             continue;
         format = el_format_for(p, mm->src[0]);
         if (format.own != job->format.own || format.kind != job->format.kind)

@@ -17,7 +17,7 @@ bool el_can_pend(const struct ggml_tensor *t)
 {
     float bias;
 
-    if (!el_is_rows(t))
+    if (!el_is_rows(t) || t->view_src) /* changed in place: now */
         return false;
     switch (t->op) {
     case GGML_OP_RMS_NORM:
@@ -37,6 +37,24 @@ bool el_can_pend(const struct ggml_tensor *t)
                 el_is_rows(t->src[0]));
     default:
         return false;
+    }
+}
+
+/* Leaves t for whoever needs its rows. A program that grows too long is cut where it stands. */
+void el_pend(el_planner *p, const struct ggml_tensor *t)
+{
+    el_node_info *info = el_info_of(p, t);
+
+    info->state = EL_NODE_PENDING;
+    info->n_ops = 3; /* load, the operation, store */
+    for (int k = 0; k < 2 && t->src[k]; k++) {
+        el_node_info *source = el_info_of(p, t->src[k]);
+        if (!source || source->state != EL_NODE_PENDING)
+            continue;
+        if (source->n_ops + 2 > EL_ROW_OPS)
+            el_store_rows(p, t->src[k]);
+        else
+            info->n_ops = EL_MAX(info->n_ops, source->n_ops + 2);
     }
 }
 
@@ -61,6 +79,8 @@ void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tens
     el_node_info *info = el_info_of(p, t);
     const struct ggml_tensor *a, *b;
 
+    if (!el_is_whole(t) || t->ne[0] != el_base_of(t)->ne[0])
+        el_store_rows(p, t); /* a part of rows that are computed whole */
     if (el_ready(p, t)) {
         push(p, program, (el_row_op){.kind = EL_ROW_LOAD, .a = t});
         return;

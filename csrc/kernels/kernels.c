@@ -11,6 +11,7 @@ static void use_ref(el_kernels *t)
     el_matmul_use_ref(t);
     el_rows_use_ref(t);
     el_attention_use_ref(t);
+    el_maps_use_ref(t);
 }
 
 #if defined(__x86_64__)
@@ -22,6 +23,7 @@ static void use_avx2(el_kernels *t)
     el_floats_use_avx2(t);
     el_rows_use_avx2(t);
     el_attention_use_avx2(t);
+    el_maps_use_avx2(t);
 }
 
 static void use_avxvnni_evex(el_kernels *t)
@@ -46,6 +48,7 @@ static void use_avx512(el_kernels *t)
     el_floats_use_avx512(t);
     el_rows_use_avx512(t);
     el_attention_use_avx512(t);
+    el_maps_use_avx512(t);
 }
 #endif
 
@@ -58,6 +61,7 @@ static void use_neon(el_kernels *t)
     el_floats_use_neon(t);
     el_rows_use_neon(t);
     el_attention_use_neon(t);
+    el_maps_use_neon(t);
 }
 
 static void use_dotprod(el_kernels *t)

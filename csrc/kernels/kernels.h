@@ -95,6 +95,44 @@ enum { EL_KERNELS_N_TYPES = 40 }; /* GGUF's numbers up to MXFP4, 39 */
 typedef void el_matmul_fn(float *y, int64_t ldy, const void *w, size_t row_bytes, int64_t n_rows, const void *x,
                           size_t x_stride, int64_t n_x, int64_t k, void *scratch);
 
+/* Functions of single elements. x stands for a's element, u for b's; f: parameters. */
+typedef enum el_map {
+    EL_MAP_ADD, /* x + u, ... */
+    EL_MAP_SUB,
+    EL_MAP_MUL,
+    EL_MAP_DIV,
+    EL_MAP_SCALE, /* fma(x, f[0], f[1]) */
+    EL_MAP_CLAMP, /* to f[0] .. f[1] */
+    EL_MAP_NEG,
+    EL_MAP_ABS,
+    EL_MAP_SIGN,
+    EL_MAP_STEP, /* x > 0 */
+    EL_MAP_SQR,
+    EL_MAP_SQRT,
+    EL_MAP_EXP,
+    EL_MAP_EXPM1, /* exp(x) - 1 */
+    EL_MAP_TANH,
+    EL_MAP_SIGMOID,
+    EL_MAP_SOFTPLUS, /* log(1 + exp(x)) */
+    EL_MAP_HARD_SIGMOID,
+    EL_MAP_HARD_SWISH,
+    EL_MAP_ELU,
+    EL_MAP_RELU,
+    EL_MAP_RELU_SQR,
+    EL_MAP_SILU,
+    EL_MAP_GELU,       /* tanh form */
+    EL_MAP_GELU_ERF,   /* the exact one */
+    EL_MAP_GELU_QUICK, /* x * sigmoid(1.702 x) */
+    EL_MAP_XIELU,      /* f: alpha_n, alpha_p, beta, eps, as GGML_UNARY_OP_XIELU has them */
+    EL_MAP_REGLU,      /* from here on: activation(x) * u */
+    EL_MAP_GEGLU,
+    EL_MAP_SWIGLU,
+    EL_MAP_SWIGLU_OAI, /* f: alpha, limit. g = min(x, limit): g * sigmoid(alpha g) * (clamp(u, -limit, limit) + 1) */
+    EL_MAP_GEGLU_ERF,
+    EL_MAP_GEGLU_QUICK,
+    EL_N_MAPS
+} el_map;
+
 /* Rows are n floats at any alignment. y may be the same array as an input unless said otherwise. */
 typedef struct el_kernels {
     const char *isa;
@@ -112,8 +150,9 @@ typedef struct el_kernels {
     void (*axpy)(float *y, float factor, const float *x, int64_t n);           /* y = fma(factor, x, y) */
     void (*silu_mul)(float *y, const float *gate, const float *up, int64_t n); /* silu(gate) * up; up NULL: 1 */
     void (*gelu_mul)(float *y, const float *gate, const float *up, int64_t n); /* tanh form */
-    void (*softcap)(float *y, const float *x, float cap, int64_t n);           /* cap * tanh(x / cap) */
-    void (*softmax)(float *y, const float *x, int64_t n);                      /* over n >= 1 scores */
+    void (*map)(el_map which, float *y, const float *a, const float *b, int64_t n, const float *f); /* b, f: or NULL */
+    void (*softcap)(float *y, const float *x, float cap, int64_t n); /* cap * tanh(x / cap) */
+    void (*softmax)(float *y, const float *x, int64_t n);            /* over n >= 1 scores */
     float (*dot)(const float *a, const float *b, int64_t n);
     /* Rotates the first n_rot of n values by n_rot / 2 angles; the rest is copied.
      * adjacent: pairs (2i, 2i + 1); halves: pairs (i, i + n_rot / 2). */

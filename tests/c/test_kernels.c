@@ -364,7 +364,7 @@ static void fill_rows(float size)
 
 static void test_rows(const el_kernels *ref, const el_kernels *t)
 {
-    static const float sizes[] = {1.0f, 30.0f, 200.0f, 1e-20f, 1e20f};
+    static const float sizes[] = {1.0f, 30.0f, 200.0f, 1e-20f, 1e20f}, params[] = {0.7f, 1.3f, 0.5f, -1e-6f};
 
     for (size_t s = 0; s < EL_COUNT(sizes); s++)
         for (size_t l = 0; l < EL_COUNT(lengths); l++) {
@@ -388,6 +388,8 @@ static void test_rows(const el_kernels *ref, const el_kernels *t)
             BOTH(k->silu_mul(y, in_a, NULL, n));
             BOTH(k->gelu_mul(y, in_a, in_b, n));
             BOTH(k->gelu_mul(y, in_a, NULL, n));
+            for (el_map which = 0; which < EL_N_MAPS; which++)
+                BOTH(k->map(which, y + 1, in_a, in_b, n, params));
             BOTH(k->softcap(y, in_a, 30.0f, n));
             BOTH(k->softmax(y, in_a, n));
             BOTH(y[0] = k->dot(in_a, in_b, n));
@@ -453,6 +455,105 @@ static void test_f16(const el_kernels *ref, const el_kernels *t)
         ref->f32_to_f16(to_ref, a, 8);
         for (int i = 0; i < 8; i++)
             CHECK(to_ref[i] == from[i] || a[i] != a[i]);
+    }
+}
+
+static double exact_map(el_map which, double x, double u, const double f[4])
+{
+    const double phi = erfc(-x / sqrt(2)) / 2, quick = 1 / (1 + exp(-1.702 * x)), relu = fmax(x, 0);
+    const double gelu = x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))), silu = x / (1 + exp(-x));
+    const double hard = fmin(1, fmax(0, (x + 3) / 6)), g = fmin(x, f[1]), v = fmax(-f[1], fmin(f[1], u));
+
+    switch (which) {
+    case EL_MAP_ADD:
+        return x + u;
+    case EL_MAP_SUB:
+        return x - u;
+    case EL_MAP_MUL:
+        return x * u;
+    case EL_MAP_DIV:
+        return x / u;
+    case EL_MAP_SCALE:
+        return x * f[0] + f[1];
+    case EL_MAP_CLAMP:
+        return fmin(f[1], fmax(f[0], x));
+    case EL_MAP_NEG:
+        return -x;
+    case EL_MAP_ABS:
+        return fabs(x);
+    case EL_MAP_SIGN:
+        return (x > 0) - (x < 0);
+    case EL_MAP_STEP:
+        return x > 0;
+    case EL_MAP_SQR:
+        return x * x;
+    case EL_MAP_SQRT:
+        return sqrt(x);
+    case EL_MAP_EXP:
+        return exp(x);
+    case EL_MAP_EXPM1:
+        return expm1(x);
+    case EL_MAP_TANH:
+        return tanh(x);
+    case EL_MAP_SIGMOID:
+        return 1 / (1 + exp(-x));
+    case EL_MAP_SOFTPLUS:
+        return log1p(exp(x));
+    case EL_MAP_HARD_SIGMOID:
+        return hard;
+    case EL_MAP_HARD_SWISH:
+        return x * hard;
+    case EL_MAP_ELU:
+        return x > 0 ? x : expm1(x);
+    case EL_MAP_RELU:
+        return relu;
+    case EL_MAP_RELU_SQR:
+        return relu * relu;
+    case EL_MAP_SILU:
+        return silu;
+    case EL_MAP_GELU:
+        return gelu;
+    case EL_MAP_GELU_ERF:
+        return x * phi;
+    case EL_MAP_GELU_QUICK:
+        return x * quick;
+    case EL_MAP_XIELU:
+        return x > 0 ? f[1] * x * x + f[2] * x : (expm1(fmin(x, f[3])) - x) * f[0] + f[2] * x;
+    case EL_MAP_REGLU:
+        return relu * u;
+    case EL_MAP_GEGLU:
+        return gelu * u;
+    case EL_MAP_SWIGLU:
+        return silu * u;
+    case EL_MAP_SWIGLU_OAI:
+        return g / (1 + exp(-f[0] * g)) * (v + 1);
+    case EL_MAP_GEGLU_ERF:
+        return x * phi * u;
+    case EL_MAP_GEGLU_QUICK:
+        return x * quick * u;
+    default:
+        return NAN;
+    }
+}
+
+static void test_maps(const el_kernels *ref)
+{
+    static const float f[4] = {0.7f, 1.3f, 0.5f, -1e-6f};
+    const double exact_f[4] = {(double)f[0], (double)f[1], (double)f[2], (double)f[3]};
+
+    for (el_map which = 0; which < EL_N_MAPS; which++) {
+        double worst = 0;
+        for (float x = -30; x < 30; x += 0.00137f) {
+            const float u = x / 7 + 0.1f;
+            const double exact = exact_map(which, (double)x, (double)u, exact_f);
+            float y;
+            ref->map(which, &y, &x, &u, 1, f);
+            if (exact == exact)
+                worst = EL_MAX(worst, fabs((double)y - exact) / (fabs(exact) + fabs((double)x) + 1e-2));
+        }
+        if (!(worst <= 1e-6))
+            fprintf(stderr, "    map %d: %g\n", (int)which, worst);
+        CHECK(worst <= 1e-6);
     }
 }
 
@@ -666,6 +767,7 @@ static void test_isa(const char *name)
     test_top_k(ref, t);
     test_f16(ref, t);
     test_functions(t);
+    test_maps(t);
     test_attention(ref, t);
     printf("%s: %s\n", name, failures ? "FAILED" : "same bits as ref");
 }
