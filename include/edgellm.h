@@ -151,7 +151,12 @@ typedef struct edgellm_model_info {
     uint64_t n_params;           /* elements of all tensors */
     uint64_t n_bytes;            /* of all tensors */
     uint64_t kv_bytes_per_token; /* with an f16 cache */
-    char architecture[32];       /* general.architecture */
+    int32_t gives_logits;        /* 0: an encoder, for embeddings alone */
+    int32_t causal;              /* 0: every token sees the whole text, which is then read in one step */
+    int32_t n_embd_out;          /* width of an embedding */
+    int32_t n_classes;           /* scores of the classifier; 0: the model has none */
+    int32_t pooling;             /* edgellm_pooling that the file names, or EDGELLM_POOLING_MODEL */
+    char architecture[32]; /* general.architecture */
     char type[32];               /* commonest weight type by bytes: "Q4_K" */
 } edgellm_model_info;
 EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_info *info);
@@ -171,6 +176,16 @@ typedef struct edgellm_engine edgellm_engine; /* KV blocks, scratch memory, thre
 
 typedef enum edgellm_kv_type { EDGELLM_KV_F16 = 0, EDGELLM_KV_F32 = 1, EDGELLM_KV_Q8_0 = 2 } edgellm_kv_type;
 
+/* How rows become one embedding. The values from 0 on are those of pooling_type in files. */
+typedef enum edgellm_pooling {
+    EDGELLM_POOLING_MODEL = -1, /* as the file says; mean when it does not */
+    EDGELLM_POOLING_NONE = 0,   /* one embedding for every token */
+    EDGELLM_POOLING_MEAN = 1,
+    EDGELLM_POOLING_CLS = 2,  /* of the first token */
+    EDGELLM_POOLING_LAST = 3, /* of the last token */
+    EDGELLM_POOLING_RANK = 4  /* the scores of the model's classifier */
+} edgellm_pooling;
+
 typedef struct edgellm_engine_options {
     uint32_t struct_size; /* set by edgellm_engine_options_init */
     int32_t n_ctx;        /* tokens one sequence may hold; 0: what the model was trained for, as memory allows */
@@ -178,7 +193,9 @@ typedef struct edgellm_engine_options {
     int32_t n_batch;      /* tokens in one step, at most 4096 */
     int32_t n_threads;    /* 0: one per physical performance core we may use */
     int32_t kv_type;      /* edgellm_kv_type */
-    uint64_t kv_bytes;    /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
+    int32_t embeddings;   /* 1: steps compute embeddings instead of logits */
+    int32_t pooling;      /* edgellm_pooling, of embeddings */
+    uint64_t kv_bytes; /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
 } edgellm_engine_options;
 EDGELLM_API void edgellm_engine_options_init(edgellm_engine_options *options);
 
@@ -306,6 +323,10 @@ EDGELLM_API edgellm_status edgellm_step_run(edgellm_engine *engine, int32_t budg
  * until its next step_begin. */
 EDGELLM_API edgellm_status edgellm_step_logits(const edgellm_engine *engine, int32_t item, const float **logits,
                                                int32_t *rows);
+/* Embeddings of item i of the last step: *rows rows of *width floats: one row for each token asked for with pooling
+ * NONE, else one. Not normalised. Ownership as for logits. */
+EDGELLM_API edgellm_status edgellm_step_embeddings(const edgellm_engine *engine, int32_t item, const float **values,
+                                                   int32_t *rows, int32_t *width);
 /* The token chosen for item i of the last step. Errors: EINVAL when it did not sample. */
 EDGELLM_API edgellm_status edgellm_step_sampled(const edgellm_engine *engine, int32_t item, edgellm_sampled *out);
 

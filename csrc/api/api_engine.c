@@ -14,7 +14,8 @@
 void edgellm_engine_options_init(edgellm_engine_options *options)
 {
     if (options)
-        *options = (edgellm_engine_options){.struct_size = sizeof *options, .n_seqs = 8, .n_batch = 512};
+        *options = (edgellm_engine_options){
+            .struct_size = sizeof *options, .n_seqs = 8, .n_batch = 512, .pooling = EDGELLM_POOLING_MODEL};
 }
 
 edgellm_status edgellm_engine_new(edgellm_engine **out, const edgellm_model *model,
@@ -137,6 +138,15 @@ edgellm_status edgellm_step_logits(const edgellm_engine *engine, int32_t item, c
     *logits = NULL;
     *rows = 0;
     return el_step_logits(engine, item, logits, rows);
+}
+
+edgellm_status edgellm_step_embeddings(const edgellm_engine *engine, int32_t item, const float **values, int32_t *rows,
+                                       int32_t *width)
+{
+    REFUSE_NULL(!engine || !values || !rows || !width, "engine, values, rows and width");
+    *values = NULL;
+    *rows = *width = 0;
+    return el_step_embeddings(engine, item, values, rows, width);
 }
 
 edgellm_status edgellm_step_sampled(const edgellm_engine *engine, int32_t item, edgellm_sampled *out)

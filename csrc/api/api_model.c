@@ -181,6 +181,11 @@ edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_
     info->n_head = hp->layers[0].n_head;
     info->n_head_kv = hp->layers[0].n_head_kv;
     info->n_expert = hp->expert.n;
+    info->gives_logits = model->output.w != NULL;
+    info->causal = hp->causal;
+    info->n_embd_out = hp->n_embd_out;
+    info->n_classes = model->cls.w || model->cls_out.w ? hp->n_classes : 0;
+    info->pooling = hp->pooling;
     info->n_params = model->n_params;
     info->n_bytes = model->n_bytes;
     for (int32_t i = 0; i < hp->n_layer; i++)

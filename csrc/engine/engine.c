@@ -66,6 +66,24 @@ done:
     return status;
 }
 
+/* What the steps compute has to be something the model gives. */
+static edgellm_status check_output(const el_model *model, const edgellm_engine_options *o)
+{
+    if (!o->embeddings && !model->output.w)
+        return el_fail(EDGELLM_EUNSUPPORTED, "a %s model gives embeddings, not text: use embed", model->arch->name);
+    if (o->embeddings && o->pooling == EDGELLM_POOLING_RANK && !model->cls.w && !model->cls_out.w)
+        return el_fail(EDGELLM_EUNSUPPORTED, "this model has no classifier, so it cannot rank; use embeddings and "
+                                             "compare them, or a reranker model");
+    return EDGELLM_OK;
+}
+
+static int32_t pooling_of(const el_model *model, const edgellm_engine_options *o)
+{
+    if (o->pooling != EDGELLM_POOLING_MODEL)
+        return o->pooling;
+    return model->hp.pooling != EDGELLM_POOLING_MODEL ? model->hp.pooling : EDGELLM_POOLING_MEAN;
+}
+
 edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgellm_engine_options *o)
 {
     edgellm_status status = EDGELLM_OK;
@@ -78,6 +96,8 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     EL_TRY(check_range("n_batch", o->n_batch, 1, MAX_BATCH));
     EL_TRY(check_range("n_threads", o->n_threads, 0, MAX_THREADS));
     EL_TRY(check_range("kv_type", o->kv_type, EDGELLM_KV_F16, EDGELLM_KV_Q8_0));
+    EL_TRY(check_range("pooling", o->pooling, EDGELLM_POOLING_MODEL, EDGELLM_POOLING_RANK));
+    EL_TRY(check_output(model, o));
     e = el_alloc(1, sizeof *e);
     if (!e)
         return el_no_memory(sizeof *e);
@@ -95,7 +115,10 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     }
     EL_TRY(el_blocks_init(&e->blocks, n_blocks));
     EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS, e->n_seqs));
-    EL_TRY(el_plans_init(&e->plans, model, e->pool.layers, e->n_ctx > model->hp.rope_ctx_orig, e->cpu, e->n_threads));
+    e->graph = (el_graph_options){.long_context = e->n_ctx > model->hp.rope_ctx_orig,
+                                  .embeddings = o->embeddings != 0,
+                                  .pooling = pooling_of(model, o)};
+    EL_TRY(el_plans_init(&e->plans, model, e->pool.layers, e->graph, e->cpu, e->n_threads));
     el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads,
            el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa, e->n_ctx, n_blocks);
     *out = e;

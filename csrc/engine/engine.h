@@ -28,7 +28,8 @@ typedef struct el_seq {
 
 typedef struct el_step_item {
     int32_t seq, n_tokens, first_row;
-    int32_t first_out, n_out; /* rows of the logits */
+    int32_t first_out, n_out;        /* rows of the step that are kept to the end */
+    int32_t first_result, n_results; /* rows of the result: the same, or one if they are averaged */
     bool sample;
     edgellm_sampled sampled;
 } el_step_item;
@@ -47,6 +48,7 @@ typedef struct edgellm_engine {
     const el_model *model;
     const el_ggml_cpu *cpu;
     int32_t n_ctx, n_seqs, n_batch, n_threads;
+    el_graph_options graph;
     el_pool pool;
     el_blocks blocks;
     el_plans plans;
@@ -66,6 +68,8 @@ edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens);
 edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_items);
 edgellm_status el_step_run(el_engine *e, int32_t budget_ms);
 edgellm_status el_step_logits(const el_engine *e, int32_t item, const float **logits, int32_t *rows);
+edgellm_status el_step_embeddings(const el_engine *e, int32_t item, const float **values, int32_t *rows,
+                                  int32_t *width);
 edgellm_status el_step_sampled(const el_engine *e, int32_t item, edgellm_sampled *out);
 void el_step_abandon(el_engine *e); /* forgets a step that has not finished */
 

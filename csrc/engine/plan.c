@@ -5,11 +5,10 @@
 
 #include "ggml.h"
 
-edgellm_status el_plans_init(el_plans *p, const el_model *model, const el_layer_memory *memory, bool long_context,
-                             const el_ggml_cpu *ggml, int32_t n_threads)
+edgellm_status el_plans_init(el_plans *p, const el_model *model, const el_layer_memory *memory,
+                             el_graph_options options, const el_ggml_cpu *ggml, int32_t n_threads)
 {
-    *p = (el_plans){
-        .model = model, .memory = memory, .long_context = long_context, .ggml = ggml, .n_threads = n_threads};
+    *p = (el_plans){.model = model, .memory = memory, .options = options, .ggml = ggml, .n_threads = n_threads};
     return EDGELLM_OK;
 }
 
@@ -59,7 +58,7 @@ static edgellm_status make(el_plans *p, el_graph_shape shape, el_plan **out)
         status = el_no_memory(el_graph_memory(p->model));
         goto done;
     }
-    EL_TRY(el_graph_build(&plan->graph, p->model, p->memory, shape, p->long_context, plan->memory));
+    EL_TRY(el_graph_build(&plan->graph, p->model, p->memory, shape, p->options, plan->memory));
     EL_TRY(el_cpu_plan_new(&plan->cpu, plan->graph.nodes, p->ggml, p->n_threads, &p->shared));
     *out = plan;
     plan = NULL;

@@ -21,7 +21,7 @@ typedef struct el_plan {
 typedef struct el_plans {
     const el_model *model;
     const el_layer_memory *memory;
-    bool long_context; /* see el_graph */
+    el_graph_options options;
     const el_ggml_cpu *ggml;
     int32_t n_threads;
     el_cpu_arena *shared; /* of the plans with many rows; the last of them frees it */
@@ -30,8 +30,8 @@ typedef struct el_plans {
     el_plan *entries[EL_MAX_PLANS];
 } el_plans;
 
-edgellm_status el_plans_init(el_plans *p, const el_model *model, const el_layer_memory *memory, bool long_context,
-                             const el_ggml_cpu *ggml, int32_t n_threads);
+edgellm_status el_plans_init(el_plans *p, const el_model *model, const el_layer_memory *memory,
+                             el_graph_options options, const el_ggml_cpu *ggml, int32_t n_threads);
 void el_plans_clear(el_plans *p);
 /* The plan for that shape, made if it is not there. It stays valid until the next call. */
 edgellm_status el_plans_get(el_plans *p, el_graph_shape shape, el_plan **out);

@@ -24,6 +24,26 @@ static edgellm_status check_tokens(const el_engine *e, const edgellm_item *item)
     return EDGELLM_OK;
 }
 
+static bool averages(const el_engine *e)
+{
+    return e->graph.embeddings && (e->graph.pooling == EDGELLM_POOLING_MEAN ||
+                                   (e->graph.pooling == EDGELLM_POOLING_RANK && e->model->hp.rank_of_mean));
+}
+
+static bool reads_at_once(const el_engine *e) { return !e->model->hp.causal || averages(e); }
+
+/* How many of an item's rows are kept to the end. */
+static int32_t rows_kept(const el_engine *e, const edgellm_item *item)
+{
+    if (!e->graph.embeddings)
+        return item->outputs == EDGELLM_OUT_ALL                    ? item->n_tokens
+               : item->sample || item->outputs == EDGELLM_OUT_LAST ? 1
+                                                                   : 0;
+    if (e->graph.pooling == EDGELLM_POOLING_NONE)
+        return item->outputs == EDGELLM_OUT_ALL ? item->n_tokens : 1;
+    return averages(e) ? item->n_tokens : 1;
+}
+
 static edgellm_status check_items(el_engine *e, const edgellm_item *items, int32_t n_items)
 {
     int64_t n_rows = 0;
@@ -42,6 +62,14 @@ static edgellm_status check_items(el_engine *e, const edgellm_item *items, int32
             return el_fail(EDGELLM_EINVAL, "sequence %d has no tokens in this step", item->seq);
         if (item->outputs < EDGELLM_OUT_NONE || item->outputs > EDGELLM_OUT_ALL)
             return el_fail(EDGELLM_EINVAL, "outputs is %d; it must be 0, 1 or 2", item->outputs);
+        if (e->graph.embeddings && (item->sample || item->outputs == EDGELLM_OUT_NONE))
+            return el_fail(EDGELLM_EINVAL,
+                           "an engine for embeddings does not sample, and every item wants its outputs");
+        if (s->length > 0 && reads_at_once(e))
+            return el_fail(EDGELLM_EINVAL,
+                           "sequence %d has %d tokens already; this model and pooling read a text in "
+                           "one step: close it and open a new one",
+                           item->seq, s->length);
         if (item->sample && !s->sampler)
             return el_fail(EDGELLM_EINVAL, "sequence %d samples before edgellm_seq_sample", item->seq);
         n_rows += item->n_tokens;
@@ -73,7 +101,7 @@ static edgellm_status reserve(el_engine *e, const edgellm_item *items, int32_t n
     return status;
 }
 
-static void lay_out_rows(el_step *step, const edgellm_item *items, int32_t n_items)
+static void lay_out_rows(const el_engine *e, el_step *step, const edgellm_item *items, int32_t n_items)
 {
     step->n_items = n_items;
     step->n_rows = step->n_out = 0;
@@ -82,9 +110,9 @@ static void lay_out_rows(el_step *step, const edgellm_item *items, int32_t n_ite
         *it = (el_step_item){.seq = items[i].seq, .n_tokens = items[i].n_tokens, .sample = items[i].sample != 0};
         it->first_row = step->n_rows;
         it->first_out = step->n_out;
-        it->n_out = items[i].outputs == EDGELLM_OUT_ALL ? items[i].n_tokens : 0;
-        if (it->n_out == 0 && (it->sample || items[i].outputs == EDGELLM_OUT_LAST))
-            it->n_out = 1;
+        it->n_out = rows_kept(e, &items[i]);
+        it->first_result = averages(e) ? i : it->first_out;
+        it->n_results = averages(e) ? 1 : it->n_out;
         step->n_rows += it->n_tokens;
         step->n_out += it->n_out;
     }
@@ -144,6 +172,13 @@ static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int
 /* Recurrent memory: a step reads the slot that the sequence's last step wrote, and writes the other. */
 static int32_t state_slot(int32_t seq, int32_t which) { return seq * EL_STATES_PER_SEQ + which; }
 
+/* A classifier reads the first row where all rows see the whole text, else the last. */
+static bool takes_first(const el_engine *e)
+{
+    return e->graph.embeddings && (e->graph.pooling == EDGELLM_POOLING_CLS ||
+                                   (e->graph.pooling == EDGELLM_POOLING_RANK && !e->model->hp.causal));
+}
+
 static void fill_inputs(el_engine *e, const edgellm_item *items)
 {
     const el_graph_inputs *in = &e->step.plan->graph.in;
@@ -163,7 +198,7 @@ static void fill_inputs(el_engine *e, const edgellm_item *items)
         for (int32_t t = 0; t < it->n_tokens; t++, row++)
             fill_row(e, i, row, items[i].tokens[t], s->length + t);
         for (int32_t k = 0; k < it->n_out; k++)
-            ((int32_t *)in->outputs->data)[it->first_out + k] = row - it->n_out + k;
+            ((int32_t *)in->outputs->data)[it->first_out + k] = (takes_first(e) ? it->first_row : row - it->n_out) + k;
     }
 }
 
@@ -175,7 +210,7 @@ edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_
     el_step_abandon(e);
     EL_TRY(check_items(e, items, n_items));
     EL_TRY(reserve(e, items, n_items));
-    lay_out_rows(&e->step, items, n_items);
+    lay_out_rows(e, &e->step, items, n_items);
     shape = (el_graph_shape){.n_rows = e->step.n_rows, .n_out = e->step.n_out, .n_seqs = n_items};
     if (shape.n_rows <= ALTERNATE_ROWS && el_cpu_own_backend())
         shape.instance = e->step.parity ^= 1;
@@ -229,9 +264,9 @@ static bool all_finite(const float *x, size_t n)
 static edgellm_status finish(el_engine *e)
 {
     edgellm_status status = EDGELLM_OK;
-    const size_t n_vocab = (size_t)e->model->hp.n_vocab;
+    const struct ggml_tensor *result = e->step.plan->graph.result;
 
-    if (e->step.n_out > 0 && !all_finite(e->step.plan->graph.logits->data, (size_t)e->step.n_out * n_vocab))
+    if (e->step.n_out > 0 && !all_finite(result->data, (size_t)ggml_nelements(result)))
         return el_fail(EDGELLM_ENUMERIC,
                        "the model produced NaN or infinity; its weights may be damaged (check the file's hash)");
     for (int32_t i = 0; i < e->step.n_items; i++) {
@@ -239,7 +274,7 @@ static edgellm_status finish(el_engine *e)
         const float *last;
         if (!it->sample)
             continue;
-        last = (const float *)e->step.plan->graph.logits->data + (size_t)(it->first_out + it->n_out - 1) * n_vocab;
+        last = (const float *)result->data + (it->first_out + it->n_out - 1) * result->ne[0];
         EL_TRY(el_generate_choose(e, &e->seqs[it->seq], last, &it->sampled));
         if (it->sampled.finish == EDGELLM_FINISH_NONE && e->seqs[it->seq].length + it->n_tokens >= e->n_ctx)
             it->sampled.finish = EDGELLM_FINISH_LENGTH; /* the chosen token itself would not fit any more */
@@ -291,15 +326,34 @@ static edgellm_status result_of(const el_engine *e, int32_t item, const el_step_
     return EDGELLM_OK;
 }
 
+edgellm_status el_step_embeddings(const el_engine *e, int32_t item, const float **values, int32_t *rows, int32_t *width)
+{
+    const struct ggml_tensor *result;
+    const el_step_item *it = NULL;
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(result_of(e, item, &it));
+    if (!e->graph.embeddings)
+        return el_fail(EDGELLM_EINVAL, "this engine computes logits; make one with embeddings = 1");
+    result = e->step.plan->graph.result;
+    *values = (const float *)result->data + it->first_result * result->ne[0];
+    *rows = it->n_results;
+    *width = (int32_t)result->ne[0];
+done:
+    return status;
+}
+
 edgellm_status el_step_logits(const el_engine *e, int32_t item, const float **logits, int32_t *rows)
 {
     const el_step_item *it = NULL;
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(result_of(e, item, &it));
+    if (e->graph.embeddings)
+        return el_fail(EDGELLM_EINVAL, "this engine computes embeddings, not logits");
     if (it->n_out == 0)
         return el_fail(EDGELLM_EINVAL, "item %d asked for no logits", item);
-    *logits = (const float *)e->step.plan->graph.logits->data + (size_t)it->first_out * (size_t)e->model->hp.n_vocab;
+    *logits = (const float *)e->step.plan->graph.result->data + (size_t)it->first_out * (size_t)e->model->hp.n_vocab;
     *rows = it->n_out;
 done:
     return status;

@@ -19,7 +19,8 @@ typedef enum el_activation {
 typedef enum el_norm_place {
     EL_NORM_BEFORE = 0, /* of each block's input */
     EL_NORM_AFTER,      /* of each block's output, before the residual sum (OLMo 2) */
-    EL_NORM_BOTH
+    EL_NORM_BOTH,
+    EL_NORM_SUM /* of the sum (BERT): attn_output_norm, layer_output_norm */
 } el_norm_place;
 
 typedef enum el_qk_norm {
@@ -34,10 +35,12 @@ typedef struct el_traits {
     el_activation activation;
     bool ungated;    /* up, activation, down; no gate */
     bool fused_gate; /* ffn_up holds gate and up, one after the other */
+    bool any_gate;   /* gated, fused or not, or ungated, as the file has it */
     bool layer_norm; /* LayerNorm instead of RMSNorm; with a bias where the file has one */
     bool no_norms;   /* norms without weights (OLMo) */
     el_norm_place norm_place;
     const char *ffn_norm;    /* tensor of the norm before the feed-forward block, if it is not "ffn_norm" */
+    bool first_unnormed;     /* the first layer has no norm before attention (ModernBERT) */
     const char *embd_norm;   /* tensor of a norm of the embeddings; NULL: there is none */
     const char *output_norm; /* NULL: "output_norm" */
 
@@ -46,12 +49,15 @@ typedef struct el_traits {
     bool parallel;       /* attention and feed-forward read the same x and are added together; a missing ffn_norm means
                             that both read the same norm's output */
     bool parallel_key;   /* the file says so by use_parallel_residual (GPT-NeoX) */
+    bool token_types;    /* the first row of token_types is added to the embeddings (BERT) */
     bool position_table; /* position_embd is added to the embeddings */
     bool alibi;          /* attention.max_alibi_bias (Press et al. 2022) */
     bool sinks;          /* attn_sinks: one more score per head, without a value (gpt-oss) */
-    bool scale_embeddings; /* by sqrt(n_embd) */
-    bool scale_keys;       /* the file may say embedding_scale, residual_scale, logit_scale */
-    bool encoder;          /* a row sees later positions too, unless the file says attention.causal */
+    bool scale_embeddings;   /* by sqrt(n_embd) */
+    bool scale_keys;         /* the file may say embedding_scale, residual_scale, logit_scale */
+    bool gelu_classifier;    /* of a reranker: GELU instead of tanh (ModernBERT) */
+    bool softmax_classifier; /* over its classes (Qwen 3) */
+    bool encoder;            /* a row sees later positions too, unless the file says attention.causal */
 
     bool may_have_experts;
     bool expert_keys;       /* the file may say gating, normalisation, scale, groups, leading dense layers */

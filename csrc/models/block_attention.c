@@ -1,8 +1,6 @@
 /* block_attention.c - attention over the paged cache, as most families have it: projections with or without biases,
  * norms of queries and keys, rope, grouped heads, windows, sinks, caps, ALiBi.
  * Sources: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries); Dao et al. 2022 (one pass over the keys). */
-#include <stdio.h>
-
 #include "layer_blocks.h"
 #include "cpu_plan.h" /* EL_ATTN_RANGES */
 #include "ggml.h"
@@ -34,12 +32,9 @@ done:
 /* A norm over each head has [head] or [head, n_head] weights, one over all heads [head * n_head]. */
 static el_norm load_head_norm(el_loader *l, const char *name, const char *weight, int64_t head, int64_t n_head)
 {
-    const el_gguf_tensor *found;
-    char full[64];
+    const el_gguf_tensor *found = el_find(l, name, "weight");
     el_norm norm = {NULL, NULL};
 
-    snprintf(full, sizeof full, "%s%d.%s", l->prefix, l->layer, weight);
-    found = el_gguf_find_tensor(l->model->file, full);
     if (found && found->ne[0] == head && found->ne[1] == n_head)
         norm.w = el_load(l, weight, EL_REQUIRED, EL_FLOATS, head, n_head, 1);
     else
@@ -87,7 +82,7 @@ struct ggml_tensor *el_build_rope(el_graph *g, const el_layer_hparams *lh, struc
     if (lh->n_rot == 0)
         return x;
     if (!factors)
-        factors = g->long_context ? g->model->rope_long : g->model->rope_short;
+        factors = g->options.long_context ? g->model->rope_long : g->model->rope_short;
     if (factors && factors->ne[0] != lh->n_rot / 2)
         factors = NULL;
     if (lh->rope_unstretched)

@@ -10,7 +10,7 @@
 
 static struct ggml_tensor *activated(el_graph *g, struct ggml_tensor *x)
 {
-    switch (g->model->arch->traits.activation) {
+    switch (g->model->hp.activation) {
     case EL_ACT_GELU:
         return ggml_gelu(g->ctx, x);
     case EL_ACT_GELU_ERF:
@@ -28,7 +28,7 @@ struct ggml_tensor *el_build_gated(el_graph *g, struct ggml_tensor *gate, struct
 {
     if (!gate)
         return activated(g, up);
-    switch (g->model->arch->traits.activation) {
+    switch (g->model->hp.activation) {
     case EL_ACT_SILU:
         return ggml_swiglu_split(g->ctx, gate, up);
     case EL_ACT_GELU:

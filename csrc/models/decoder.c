@@ -25,6 +25,14 @@ static struct ggml_tensor *residual(el_graph *g, struct ggml_tensor *y, struct g
     return ggml_add(g->ctx, el_build_scale(g, y, g->model->hp.residual_scale), x);
 }
 
+/* x + y, with the block's post-norm where the family has it. */
+static struct ggml_tensor *add_block(el_graph *g, struct ggml_tensor *y, const el_norm *norm, struct ggml_tensor *x)
+{
+    if (g->model->arch->traits.norm_place == EL_NORM_SUM)
+        return post_norm(g, residual(g, y, x), norm);
+    return residual(g, post_norm(g, y, norm), x);
+}
+
 /* Attention and feed-forward of the same input, added together (GPT-J's and GPT-NeoX's form). */
 static struct ggml_tensor *parallel(el_graph *g, int32_t layer, struct ggml_tensor *mixed, struct ggml_tensor *normed,
                                     struct ggml_tensor *x)
@@ -40,7 +48,8 @@ struct ggml_tensor *el_build_layer(el_graph *g, int32_t layer, struct ggml_tenso
 {
     const el_layer_hparams *lh = &g->model->hp.layers[layer];
     const el_layer *w = &g->model->layers[layer];
-    const bool before = g->model->arch->traits.norm_place != EL_NORM_AFTER;
+    const el_norm_place place = g->model->arch->traits.norm_place;
+    const bool before = place == EL_NORM_BEFORE || place == EL_NORM_BOTH;
     struct ggml_tensor *normed = before ? norm_if(g, x, &w->attn_norm) : x;
     struct ggml_tensor *y;
 
@@ -52,7 +61,7 @@ struct ggml_tensor *el_build_layer(el_graph *g, int32_t layer, struct ggml_tenso
         x = el_keep_outputs(g, layer, x);
         if (g->model->hp.parallel)
             return parallel(g, layer, y, normed, x);
-        x = residual(g, post_norm(g, y, &w->attn_post_norm), x);
+        x = add_block(g, y, &w->attn_post_norm, x);
     } else {
         if (el_nobody_reads(g, layer))
             return NULL;
@@ -61,8 +70,7 @@ struct ggml_tensor *el_build_layer(el_graph *g, int32_t layer, struct ggml_tenso
     if (!w->experts && !w->ffn.up.w)
         return x;
     y = before ? norm_if(g, x, &w->ffn_norm) : x;
-    y = post_norm(g, el_build_feed_forward(g, layer, y), &w->ffn_post_norm);
-    return residual(g, y, x);
+    return add_block(g, el_build_feed_forward(g, layer, y), &w->ffn_post_norm, x);
 }
 
 struct ggml_tensor *el_build_embeddings(el_graph *g)
@@ -73,7 +81,9 @@ struct ggml_tensor *el_build_embeddings(el_graph *g)
     x = el_build_scale(g, x, m->hp.embedding_scale);
     if (m->position_embd)
         x = ggml_add(g->ctx, x, ggml_get_rows(g->ctx, m->position_embd, g->in.positions));
-    return m->embd_norm.w && m->arch->traits.embd_norm ? el_build_norm(g, x, &m->embd_norm) : x;
+    if (m->token_types) /* all tokens are of the first kind: one text */
+        x = ggml_add(g->ctx, x, ggml_view_1d(g->ctx, m->token_types, m->token_types->ne[0], 0));
+    return m->embd_norm.w ? el_build_norm(g, x, &m->embd_norm) : x;
 }
 
 static struct ggml_tensor *softcap(el_graph *g, struct ggml_tensor *x, float cap)
@@ -86,13 +96,17 @@ void el_build_head(el_graph *g, struct ggml_tensor *x)
     const el_model *m = g->model;
 
     x = norm_if(g, x, &m->output_norm);
-    x = el_build_scale(g, el_build_linear(g, &m->output, x), m->hp.logit_scale);
-    if (m->hp.logit_softcap != 0)
-        x = softcap(g, x, m->hp.logit_softcap);
+    if (g->options.embeddings) {
+        x = el_build_pooling(g, x);
+    } else {
+        x = el_build_scale(g, el_build_linear(g, &m->output, x), m->hp.logit_scale);
+        if (m->hp.logit_softcap != 0)
+            x = softcap(g, x, m->hp.logit_softcap);
+    }
     ggml_set_output(x);
-    ggml_set_name(x, "logits");
+    ggml_set_name(x, "result");
     el_build_now(g, x);
-    g->logits = x;
+    g->result = x;
 }
 
 void el_build_decoder(el_graph *g)

@@ -35,14 +35,6 @@ static struct ggml_tensor *input(el_graph *g, enum ggml_type type, int64_t ne0, 
     return t;
 }
 
-static bool has_recurrent_memory(const el_hparams *hp)
-{
-    for (int32_t i = 0; i < hp->n_layer; i++)
-        if (hp->layers[i].conv_width > 0 || hp->layers[i].state_width > 0)
-            return true;
-    return false;
-}
-
 static void make_inputs(el_graph *g)
 {
     const el_hparams *hp = &g->model->hp;
@@ -57,16 +49,16 @@ static void make_inputs(el_graph *g)
     g->in.ranges = input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges");
     g->in.ranges_sliding = hp->window ? input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges_sliding") : NULL;
     g->in.tables = input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "tables");
-    g->in.runs = has_recurrent_memory(hp) ? input(g, GGML_TYPE_I32, 4, s->n_seqs, 1, "runs") : NULL;
+    g->in.runs = input(g, GGML_TYPE_I32, 4, s->n_seqs, 1, "runs");
     g->in.attn_temp = hp->attn_temp_scale != 0 ? input(g, GGML_TYPE_F32, 1, 1, s->n_rows, "attn_temp") : NULL;
 }
 
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
-                              bool long_context, void *memory)
+                              el_graph_options options, void *memory)
 {
     const struct ggml_init_params params = {.mem_size = el_graph_memory(model), .mem_buffer = memory, .no_alloc = true};
 
-    *g = (el_graph){.model = model, .memory = layers, .shape = shape, .long_context = long_context};
+    *g = (el_graph){.model = model, .memory = layers, .shape = shape, .options = options};
     g->ctx = ggml_init(params);
     if (!g->ctx)
         return el_no_memory(params.mem_size);

@@ -20,6 +20,12 @@ typedef struct el_graph_shape {
     int32_t instance; /* plans of one shape that differ in memory alone */
 } el_graph_shape;
 
+typedef struct el_graph_options { /* the same for all steps of an engine */
+    bool long_context;            /* the context exceeds what rope was trained for: rope_long instead of rope_short */
+    bool embeddings;              /* instead of logits */
+    int32_t pooling;              /* edgellm_pooling, of embeddings; never EDGELLM_POOLING_MODEL */
+} el_graph_options;
+
 typedef struct el_graph_inputs {
     struct ggml_tensor *tokens;       /* I32 [n_rows] */
     struct ggml_tensor *positions;    /* I32 [n_rows] */
@@ -33,7 +39,7 @@ typedef struct el_graph_inputs {
     struct ggml_tensor *ranges_sliding;
     struct ggml_tensor *tables;    /* I32 [n_kv / 32, n_seqs]: blocks of each sequence */
     struct ggml_tensor *runs;      /* I32 [4, n_seqs]: first row, number of rows, slot of the recurrent memory that is
-                                      read (-1: the sequence begins), slot that is written; NULL without such memory */
+                                      read (-1: the sequence begins), slot that is written */
     struct ggml_tensor *attn_temp; /* F32 [1, 1, n_rows]: scale of the queries; NULL without */
 } el_graph_inputs;
 
@@ -49,18 +55,18 @@ typedef struct el_graph {
     const el_model *model;
     const el_layer_memory *memory; /* one per layer */
     el_graph_shape shape;
-    bool long_context; /* the engine's context exceeds what rope was trained for: rope_long instead of rope_short */
+    el_graph_options options;
     struct ggml_context *ctx;
     struct ggml_cgraph *nodes;
     el_graph_inputs in;
-    struct ggml_tensor *logits; /* F32 [n_vocab, n_out]; NULL when n_out is 0 */
+    struct ggml_tensor *result; /* F32 [n_vocab or width of embeddings, n_out; n_seqs when pooled]; NULL: n_out is 0 */
 } el_graph;
 
 /* Bytes of memory that the headers of a graph need, at most. */
 size_t el_graph_memory(const el_model *model);
 /* Builds the graph in `memory`, which must stay while it is used. */
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
-                              bool long_context, void *memory);
+                              el_graph_options options, void *memory);
 void el_graph_clear(el_graph *g);
 
 /* Scale of a query by its position: 1 + s * ln(1 + floor(position / length)). */

@@ -43,6 +43,7 @@ static edgellm_status read_scales(el_hparams *hp, const el_gguf *file, const el_
         EL_TRY(el_key_f32(file, arch, "logit_scale", 1e-6f, 1e6f, &hp->logit_scale));
     }
     hp->rope_layout = arch->traits.rope;
+    hp->activation = (int32_t)arch->traits.activation;
     hp->causal = !arch->traits.encoder;
     EL_TRY(el_key_bool(file, arch, "attention.causal", &hp->causal));
     hp->parallel = arch->traits.parallel;
@@ -194,6 +195,7 @@ edgellm_status el_hparams_read(el_hparams *hp, const el_gguf *file, const el_arc
     EL_TRY(read_layers(hp, file, arch));
     EL_TRY(el_hparams_rope(hp, file, arch));
     EL_TRY(read_window(hp, file, arch));
+    EL_TRY(el_pooling_hparams(hp, file, arch));
     if (arch->hparams)
         EL_TRY(arch->hparams(hp, file, arch));
     EL_TRY(finish(hp, arch));

@@ -61,4 +61,12 @@ struct ggml_tensor *el_keep_outputs(struct el_graph *g, int32_t layer, struct gg
 void el_build_head(struct el_graph *g, struct ggml_tensor *x); /* final norm and logits */
 void el_build_decoder(struct el_graph *g);
 
+/* ---- pooling.c ---------------------------------------------------------------------------- */
+
+/* Embeddings of rows, or one for each sequence, or the classifier's scores: what the graph's options ask for.
+ * x: [n_embd, n_out], normed */
+struct ggml_tensor *el_build_pooling(struct el_graph *g, struct ggml_tensor *x);
+edgellm_status el_pooling_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch);
+void el_pooling_load(el_loader *l);
+
 #endif

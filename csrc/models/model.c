@@ -16,11 +16,13 @@ el_ffn el_load_ffn(el_loader *l, const char *suffix, int64_t n_ff)
 {
     const el_traits *traits = &l->model->arch->traits;
     const int64_t n_embd = l->model->hp.n_embd;
+    const el_gguf_tensor *found;
     char name[64];
     el_ffn ffn = {0};
 
     snprintf(name, sizeof name, "ffn_up%s", suffix);
-    if (traits->fused_gate && !traits->ungated && !*suffix) {
+    found = el_find(l, name, "weight");
+    if ((traits->fused_gate && !*suffix) || (traits->any_gate && found && found->ne[1] == 2 * n_ff)) {
         const el_linear both = el_load_linear(l, name, EL_REQUIRED, n_embd, 2 * n_ff);
         ffn.gate = el_rows_of(l, both, 0, n_ff);
         ffn.up = el_rows_of(l, both, n_ff, n_ff);
@@ -28,7 +30,7 @@ el_ffn el_load_ffn(el_loader *l, const char *suffix, int64_t n_ff)
         ffn.up = el_load_linear(l, name, EL_REQUIRED, n_embd, n_ff);
         snprintf(name, sizeof name, "ffn_gate%s", suffix);
         if (!traits->ungated)
-            ffn.gate = el_load_linear(l, name, EL_REQUIRED, n_embd, n_ff);
+            ffn.gate = el_load_linear(l, name, traits->any_gate ? EL_OPTIONAL : EL_REQUIRED, n_embd, n_ff);
         else
             ffn.act_scale = el_load_vector(l, "ffn.act.scales", EL_OPTIONAL, n_ff);
     }
@@ -69,17 +71,18 @@ static void load_layer(el_loader *l, el_layer *w, const el_layer_hparams *lh)
 {
     const el_hparams *hp = &l->model->hp;
     const el_traits *traits = &l->model->arch->traits;
-    const el_need before = traits->norm_place == EL_NORM_AFTER || traits->no_norms ? EL_OPTIONAL : EL_REQUIRED;
-    const el_need after = traits->norm_place == EL_NORM_BEFORE ? EL_OPTIONAL : EL_REQUIRED;
+    const bool sum = traits->norm_place == EL_NORM_SUM;
+    const el_need before = traits->norm_place == EL_NORM_AFTER || sum || traits->no_norms ? EL_OPTIONAL : EL_REQUIRED;
     const bool has_ffn = lh->experts || lh->n_ff > 0;
 
-    w->attn_norm = el_load_norm(l, "attn_norm", before, hp->n_embd);
+    w->attn_norm =
+        el_load_norm(l, "attn_norm", traits->first_unnormed && l->layer == 0 ? EL_OPTIONAL : before, hp->n_embd);
     if (lh->mixer)
         w->mixer = lh->mixer->load(l, lh);
-    if (after == EL_REQUIRED) {
-        w->attn_post_norm = el_load_norm(l, "post_attention_norm", after, hp->n_embd);
+    if (traits->norm_place != EL_NORM_BEFORE) {
+        w->attn_post_norm = el_load_norm(l, sum ? "attn_output_norm" : "post_attention_norm", EL_REQUIRED, hp->n_embd);
         if (has_ffn)
-            w->ffn_post_norm = el_load_norm(l, "post_ffw_norm", after, hp->n_embd);
+            w->ffn_post_norm = el_load_norm(l, sum ? "layer_output_norm" : "post_ffw_norm", EL_REQUIRED, hp->n_embd);
     }
     if (!has_ffn)
         return;
@@ -137,13 +140,18 @@ static void load_ends(el_loader *l)
         m->position_embd = el_load(l, "position_embd.weight", traits->alibi ? EL_OPTIONAL : EL_REQUIRED, EL_MATRIX,
                                    n_embd, table ? table->ne[1] : 1, 1);
     }
+    if (traits->token_types) {
+        const el_gguf_tensor *types = el_find(l, "token_types", "weight");
+        m->token_types = el_load(l, "token_types.weight", EL_OPTIONAL, EL_FLOATS, n_embd, types ? types->ne[1] : 1, 1);
+    }
     if (traits->embd_norm)
         m->embd_norm = el_load_norm(l, traits->embd_norm, EL_REQUIRED, n_embd);
     m->output_norm = el_load_norm(l, traits->output_norm ? traits->output_norm : "output_norm",
                                   traits->no_norms || traits->encoder ? EL_OPTIONAL : EL_REQUIRED, n_embd);
     m->output = el_load_linear(l, "output", EL_OPTIONAL, n_embd, m->hp.n_vocab);
-    if (!m->output.w)
+    if (!m->output.w && !traits->encoder)
         m->output.w = m->token_embd;
+    el_pooling_load(l);
 }
 
 static edgellm_status load_weights(el_model *m)

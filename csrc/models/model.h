@@ -48,7 +48,10 @@ typedef struct edgellm_model {
     void *weights_memory;
     struct ggml_tensor *token_embd, *position_embd, *token_types;
     el_norm embd_norm, output_norm;
-    el_linear output;
+    el_linear output;       /* w NULL: the model gives embeddings, not logits */
+    el_linear dense[2];     /* of pooled embeddings, one after the other; w NULL: none */
+    el_linear cls, cls_out; /* classifier of rerankers */
+    el_norm cls_norm;
     struct ggml_tensor *rope_freqs;             /* divides each angle; [n_rot / 2]; NULL: by 1 */
     struct ggml_tensor *rope_long, *rope_short; /* the same, for contexts beyond rope_ctx_orig and within it */
     el_layer *layers;

@@ -47,6 +47,15 @@ bool el_has(const el_loader *l, const char *name)
     return el_gguf_find_tensor(l->model->file, full) != NULL;
 }
 
+const el_gguf_tensor *el_find(const el_loader *l, const char *name, const char *what)
+{
+    char part_name[GGML_MAX_NAME], full[GGML_MAX_NAME];
+
+    snprintf(part_name, sizeof part_name, "%s.%s", name, what);
+    full_name(full, l, part_name);
+    return el_gguf_find_tensor(l->model->file, full);
+}
+
 static bool shape_fits(el_loader *l, const char *name, const el_gguf_tensor *found, const int64_t ne[4])
 {
     for (int i = 0; i < 4; i++) {

@@ -36,6 +36,8 @@ typedef struct el_loader {
 struct ggml_tensor *el_load(el_loader *l, const char *name, el_need need, el_role role, int64_t ne0, int64_t ne1,
                             int64_t ne2);
 bool el_has(const el_loader *l, const char *name); /* whether the file has that tensor */
+/* What the file says of "name.what", unchecked; NULL: it has no such tensor. */
+const el_gguf_tensor *el_find(const el_loader *l, const char *name, const char *what);
 /* "name.weight" and, where present, "name.bias" and "name.scale" */
 el_linear el_load_linear(el_loader *l, const char *name, el_need need, int64_t n_in, int64_t n_out);
 el_linear el_load_experts(el_loader *l, const char *name, el_need need, int64_t n_in, int64_t n_out);

@@ -33,6 +33,7 @@ FINISH_NONE, FINISH_EOG, FINISH_STOP, FINISH_LENGTH = range(4)
 ROLES = ("bos", "eos", "eot", "unk", "sep", "pad", "mask", "eom", "fim_pre", "fim_suf", "fim_mid")
 KIND_NORMAL, KIND_CONTROL, KIND_USER, KIND_UNKNOWN, KIND_UNUSED, KIND_BYTE = range(6)
 KV_TYPES = {"f16": 0, "f32": 1, "q8_0": 2}
+POOLINGS = {"model": -1, "none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # "model": as the file says
 SLICE_MS = 20  # of computing between two looks at signals: a fifth of what a person notices
 _OK, _AGAIN = 0, 1
 _ERRORS: dict[int, type[EdgellmError]] = {
@@ -384,20 +385,32 @@ class Model(Handle):
         numbers = {
             name: getattr(info, name)
             for name in ModelInfo.__dataclass_fields__
-            if name not in ("path", "architecture", "type")
+            if name not in ("path", "architecture", "type", "gives_logits", "causal", "pooling")
         }
+        numbers["gives_logits"], numbers["causal"] = bool(info.gives_logits), bool(info.causal)
+        names_of = {number: name for name, number in POOLINGS.items() if number >= 0}
+        pooling = names_of.get(info.pooling)
         names = {name: ffi.string(getattr(info, name)).decode() for name in ("architecture", "type")}
-        return ModelInfo(path=path, **names, **numbers)
+        return ModelInfo(path=path, pooling=pooling, **names, **numbers)
 
     def vocab(self) -> Vocab:
         """The model's vocabulary."""
         return Vocab(model=self)
 
     def engine(
-        self, *, n_ctx: int = 0, n_seqs: int = 8, n_batch: int = 512, n_threads: int = 0, kv_type: str = "f16"
+        self,
+        *,
+        n_ctx: int = 0,
+        n_seqs: int = 8,
+        n_batch: int = 512,
+        n_threads: int = 0,
+        kv_type: str = "f16",
+        pooling: str | None = None,
     ) -> Engine:
-        """An engine for this model; 0 leaves a choice to the library."""
-        return Engine(self, n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=n_threads, kv_type=kv_type)
+        """An engine for this model; 0 leaves a choice to the library. *pooling*: it computes embeddings (POOLINGS)."""
+        return Engine(
+            self, n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=n_threads, kv_type=kv_type, pooling=pooling
+        )
 
 
 class EngineInfo(NamedTuple):
@@ -443,6 +456,12 @@ class Engine(Handle):
         if kv_type not in KV_TYPES:
             raise InvalidArgument(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
         settings.kv_type = KV_TYPES[kv_type]
+        pooling = options.pop("pooling", None)
+        if pooling is not None:
+            if pooling not in POOLINGS:
+                raise InvalidArgument(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
+            settings.embeddings = 1
+            settings.pooling = POOLINGS[pooling]
         for name, value in options.items():
             if not isinstance(value, int) or not 0 <= value < 1 << 31:
                 raise InvalidArgument(f"{name.removeprefix('n_')} is {value!r}; it must be a whole number from 0 on")
@@ -561,6 +580,13 @@ class Engine(Handle):
         check(lib.edgellm_step_sampled(self.pointer, item, out))
         top = [(out.top_tokens[i], out.top_logprobs[i]) for i in range(out.n_top)]
         return Sampled(out.token, out.finish, out.logprob, top)
+
+    def embeddings(self, item: int) -> tuple[memoryview, int]:
+        """(rows of float32, their width) of item number *item* of the last step; the engine's until its next step."""
+        ffi, lib = load()
+        out, rows, width = ffi.new("const float **"), ffi.new("int32_t *"), ffi.new("int32_t *")
+        check(lib.edgellm_step_embeddings(self.pointer, item, out, rows, width))
+        return memoryview(ffi.buffer(out[0], rows[0] * width[0] * 4)), width[0]
 
     def logits(self, item: int) -> memoryview:
         """Logits of item number *item* of the last step: rows of n_vocab float32, the engine's until its next step."""

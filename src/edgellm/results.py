@@ -28,6 +28,11 @@ class ModelInfo:
         n_params: Elements of all tensors.
         n_bytes: Bytes of all tensors.
         kv_bytes_per_token: Bytes a token takes in an f16 cache.
+        gives_logits: False for an encoder, which gives embeddings alone.
+        causal: False when every token sees the whole text, which is then read in one step.
+        n_embd_out: Width of an embedding.
+        n_classes: Scores of the model's classifier; 0: it has none and cannot rank.
+        pooling: How the file says that rows become one embedding ("mean", "cls", ...); None: it does not say.
     """
 
     path: Path
@@ -43,6 +48,11 @@ class ModelInfo:
     n_params: int
     n_bytes: int
     kv_bytes_per_token: int
+    gives_logits: bool
+    causal: bool
+    n_embd_out: int
+    n_classes: int
+    pooling: str | None
 
 
 @dataclass(frozen=True, slots=True)

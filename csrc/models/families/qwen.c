@@ -12,14 +12,20 @@ EL_ARCH(qwen2moe) = {
     .traits = {.rope = EL_ROPE_HALVES, .may_have_experts = true, .shared_experts = true},
 };
 
-EL_ARCH(qwen3) = {.name = "qwen3", .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM}};
+EL_ARCH(qwen3) = {
+    .name = "qwen3",
+    .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .softmax_classifier = true},
+};
 
 EL_ARCH(qwen3moe) = {
     .name = "qwen3moe",
     .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .may_have_experts = true, .experts_normalise = true},
 };
 
-EL_ARCH(qwen3vl) = {.name = "qwen3vl", .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM}};
+EL_ARCH(qwen3vl) = {
+    .name = "qwen3vl",
+    .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .softmax_classifier = true},
+};
 
 EL_ARCH(qwen3vlmoe) = {
     .name = "qwen3vlmoe",
