@@ -1,9 +1,15 @@
 /* bpe.c - byte-pair encoding by merge ranks: "gpt2" over GPT-2's byte alphabet, "gemma4" over plain UTF-8 with U+2581
- * for blanks. The merges stay as the file spells them: "left right" is hashed whole, and a pair is looked up by
+ * for blanks, "whitespace" over plain UTF-8 whose white space only divides. The merges stay as the file spells them: "left right" is hashed whole, and a pair is looked up by
  * writing it the same way, so that loading splits and joins nothing. */
 #include "tokenizer_impl.h"
 
 #include <string.h>
+
+#include "unicode_fold.h"
+#include "utf8.h"
+
+#define BIT(c) (1u << (c))
+#define SPACES (BIT(EL_CC_SPACE) | BIT(EL_CC_BLANK) | BIT(EL_CC_TAB) | BIT(EL_CC_LF) | BIT(EL_CC_CR))
 
 /* GPT-2's alphabet: printable Latin-1 bytes are themselves, the other 68 follow from U+0100 in order. */
 int el_byte_letter(uint8_t byte, char out[2])
@@ -93,7 +99,7 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data, el_str p
 
         t->byte_ids[byte] = el_piece_table_find(&t->pieces, t->tokens, letter, n);
     }
-    if (t->marked_spaces)
+    if (t->marked_spaces || t->pre->flags & EL_PRE_PLAIN)
         el_index_bytes(t);
 done:
     return status;
@@ -104,6 +110,13 @@ static edgellm_status setup_gpt2(el_tokenizer *t, const el_vocab_data *data) { r
 static edgellm_status setup_gemma4(el_tokenizer *t, const el_vocab_data *data)
 {
     return setup(t, data, (el_str){"gemma4", 6});
+}
+
+static edgellm_status setup_whitespace(el_tokenizer *t, const el_vocab_data *data)
+{
+    t->drops_spaces = true;
+    t->lowers = data->lowercase == 1;
+    return setup(t, data, (el_str){"whitespace", 10});
 }
 
 /* A piece that is a token as it stands, where the pre-tokenizer says so. */
@@ -149,8 +162,26 @@ done:
     return status;
 }
 
+/* At most 3 bytes for 2. */
+static size_t lower(char *out, const char *text, size_t n)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        int length = el_utf8_next(text + i, n - i, &cp);
+
+        if (length > 0)
+            used += (size_t)el_utf8_put(out + used, el_lower_of(cp));
+        else
+            out[used++] = text[i];
+        i += (size_t)EL_MAX(length, 1);
+    }
+    return used;
+}
+
 /* One piece of plain UTF-8. */
-static edgellm_status encode_marked(el_encoding *run, const char *text, size_t n)
+static edgellm_status encode_plain(el_encoding *run, const char *text, size_t n)
 {
     const el_tokenizer *t = run->t;
     edgellm_status status = EDGELLM_OK;
@@ -158,7 +189,12 @@ static edgellm_status encode_marked(el_encoding *run, const char *text, size_t n
     size_t used, count;
 
     EL_TRY(el_encoding_word(run, 3 * n));
-    used = el_mark_spaces(run->word, text, n);
+    if (t->marked_spaces)
+        used = el_mark_spaces(run->word, text, n);
+    else if (t->lowers)
+        used = lower(run->word, text, n);
+    else
+        memcpy(run->word, text, used = n);
     if (emit_whole(run, used, t->whole_words || newlines))
         return EDGELLM_OK;
     EL_TRY(el_symbols_of(run, used, &count));
@@ -171,7 +207,7 @@ done:
 static edgellm_status encode(el_encoding *run, const char *text, size_t n)
 {
     edgellm_status status = EDGELLM_OK;
-    bool marked = run->t->marked_spaces;
+    bool plain = run->t->marked_spaces || run->t->pre->flags & EL_PRE_PLAIN;
 
     if (n > run->classes_room) {
         el_free(run->classes);
@@ -184,10 +220,13 @@ static edgellm_status encode(el_encoding *run, const char *text, size_t n)
     el_pretok_cut(&run->t->plan, text, n, run->classes);
     for (size_t at = 0, end; at < n && status == EDGELLM_OK; at = end) {
         end = el_piece_end(run->classes, at, n);
-        status = (marked ? encode_marked : encode_bytes)(run, text + at, end - at);
+        if (run->t->drops_spaces && SPACES >> (run->classes[at] & EL_CC_MASK) & 1)
+            continue;
+        status = (plain ? encode_plain : encode_bytes)(run, text + at, end - at);
     }
     return status;
 }
 
 const el_family el_family_bpe = {"gpt2", setup_gpt2, encode};
+const el_family el_family_whitespace = {"whitespace", setup_whitespace, encode};
 const el_family el_family_gemma4 = {"gemma4", setup_gemma4, encode};
