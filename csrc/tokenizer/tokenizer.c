@@ -450,5 +450,6 @@ done:
     el_free(run.word);
     el_free(run.classes);
     el_free(run.cells);
+    el_free(run.words);
     return status;
 }

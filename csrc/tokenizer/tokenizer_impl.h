@@ -82,6 +82,11 @@ typedef struct el_cell { /* of the best cut of a text, at a place of it */
     int32_t id;      /* -1: a character without a piece */
 } el_cell;
 
+typedef struct el_known_word { /* what a short piece of text became */
+    uint64_t low, high;        /* the piece, up to 15 bytes, and its length on top: never 0, so empty entries match nothing */
+    int32_t n, ids[3];
+} el_known_word;
+
 /* One call of el_tokenize. */
 typedef struct el_encoding {
     const el_tokenizer *t;
@@ -95,6 +100,8 @@ typedef struct el_encoding {
     size_t classes_room;
     el_cell *cells;
     size_t cells_room;
+    el_known_word *words; /* direct-mapped, NULL for short texts */
+    size_t words_mask;
 } el_encoding;
 
 static inline void el_emit(el_encoding *run, int32_t id)
