@@ -264,6 +264,8 @@ typedef struct edgellm_sampling {
     int32_t max_tokens;      /* -1: until the context is full */
     int32_t ignore_eog;      /* 1: end-of-generation tokens do not end it */
     int32_t keep_special;    /* 1: control tokens appear in the text */
+    int32_t heal_token;      /* token healing: the first token's text begins with this token's, which stays out of the
+                                text of the generation; the caller leaves it off the prompt. -1: none */
     const edgellm_logit_bias *bias;
     size_t n_bias;
     const int32_t *stop_tokens;

@@ -24,6 +24,7 @@ typedef struct el_seq {
     int32_t max_tokens;
     int32_t n_generated;
     bool ignore_eog, keep_special;
+    int32_t heal_token; /* -1: none, or one without text */
 } el_seq;
 
 typedef struct el_step_item {

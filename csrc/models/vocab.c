@@ -81,6 +81,8 @@ static edgellm_status read_ids(const el_gguf *file, el_vocab_data *data)
         EL_TRY(read_id(file, old[i].name, data->n_tokens, &data->special[old[i].role]));
     for (int role = 0; el_special_key(role); role++)
         EL_TRY(read_id(file, el_special_key(role), data->n_tokens, &data->special[role]));
+    data->cls = -1;
+    EL_TRY(read_id(file, "cls_token_id", data->n_tokens, &data->cls));
 done:
     return status;
 }
@@ -104,8 +106,24 @@ static edgellm_status read_flags(const el_gguf *file, el_vocab_data *data)
     EL_TRY(read_flag(file, PREFIX "add_space_prefix", &data->add_space_prefix));
     EL_TRY(read_flag(file, PREFIX "remove_extra_whitespaces", &data->remove_extra_whitespaces));
     EL_TRY(read_flag(file, PREFIX "ignore_merges", &data->ignore_merges));
+    EL_TRY(read_flag(file, PREFIX "normalizer.lowercase", &data->lowercase));
+    EL_TRY(read_flag(file, PREFIX "normalizer.strip_accents", &data->strip_accents));
 done:
     return status;
+}
+
+/* An array of bytes; nothing when the key is absent. */
+static edgellm_status read_charsmap(const el_gguf *file, el_vocab_data *data)
+{
+    const el_gguf_kv *kv = el_gguf_find(file, PREFIX "precompiled_charsmap");
+
+    if (!kv)
+        return EDGELLM_OK;
+    if (kv->type != EL_GGUF_ARR || (kv->item_type != EL_GGUF_U8 && kv->item_type != EL_GGUF_I8 && kv->n > 0))
+        return el_fail(EDGELLM_EFORMAT, PREFIX "precompiled_charsmap must be an array of bytes");
+    data->charsmap = kv->data;
+    data->n_charsmap = (size_t)kv->n;
+    return EDGELLM_OK;
 }
 
 /* Scores may be integers; the tokenizer takes floats. *converted is the caller's to free. */
@@ -147,12 +165,14 @@ edgellm_status el_vocab_from_gguf(el_tokenizer **out, const el_gguf *file)
     EL_TRY(el_gguf_get_str(file, PREFIX "model", &data.model));
     EL_TRY(el_gguf_get_str(file, PREFIX "pre", &data.pre));
     EL_TRY(el_gguf_get_str(file, "general.name", &data.name));
+    EL_TRY(el_gguf_get_str(file, "general.architecture", &data.arch));
     if (el_str_eq(data.model, "no_vocab"))
         data.model = (el_str){"none", 4};
     EL_TRY(find_strings(file, PREFIX "tokens", &tokens, &data.n_tokens));
     EL_TRY(find_strings(file, PREFIX "merges", &merges, &data.n_merges));
     EL_TRY(find_items(file, PREFIX "token_type", EL_GGUF_I32, EL_GGUF_U32, data.n_tokens, &types));
     EL_TRY(read_scores(file, &data, &scores));
+    EL_TRY(read_charsmap(file, &data));
     EL_TRY(read_ids(file, &data));
     EL_TRY(read_flags(file, &data));
     data.tokens = tokens;

@@ -36,6 +36,7 @@ void edgellm_sampling_init(edgellm_sampling *sampling)
     sampling->penalty_last_n = 64;
     sampling->n_logprobs = -1;
     sampling->max_tokens = -1;
+    sampling->heal_token = -1;
 }
 
 /* ---- checks --------------------------------------------------------------------------- */

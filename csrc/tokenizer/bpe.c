@@ -1,9 +1,15 @@
 /* bpe.c - byte-pair encoding by merge ranks: "gpt2" over GPT-2's byte alphabet, "gemma4" over plain UTF-8 with U+2581
- * for blanks. The merges stay as the file spells them: "left right" is hashed whole, and a pair is looked up by
+ * for blanks, "whitespace" over plain UTF-8 whose white space only divides. The merges stay as the file spells them: "left right" is hashed whole, and a pair is looked up by
  * writing it the same way, so that loading splits and joins nothing. */
 #include "tokenizer_impl.h"
 
 #include <string.h>
+
+#include "unicode_fold.h"
+#include "utf8.h"
+
+#define BIT(c) (1u << (c))
+#define SPACES (BIT(EL_CC_SPACE) | BIT(EL_CC_BLANK) | BIT(EL_CC_TAB) | BIT(EL_CC_LF) | BIT(EL_CC_CR))
 
 /* GPT-2's alphabet: printable Latin-1 bytes are themselves, the other 68 follow from U+0100 in order. */
 int el_byte_letter(uint8_t byte, char out[2])
@@ -84,6 +90,7 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data, el_str p
     t->adds_sep = t->pre->flags & EL_PRE_SEP;
     t->clean_spaces = t->pre->flags & EL_PRE_CLEAN;
     t->marked_spaces = t->pre->flags & EL_PRE_RAW;
+    t->plain_pieces = t->pre->flags & EL_PRE_PLAIN;
     t->whole_words = data->ignore_merges >= 0 ? data->ignore_merges : (t->pre->flags & EL_PRE_WHOLE_WORDS) != 0;
     EL_TRY(index_merges(t, data));
     EL_TRY(el_index_text(t, data));
@@ -93,7 +100,7 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data, el_str p
 
         t->byte_ids[byte] = el_piece_table_find(&t->pieces, t->tokens, letter, n);
     }
-    if (t->marked_spaces)
+    if (t->marked_spaces || t->plain_pieces)
         el_index_bytes(t);
 done:
     return status;
@@ -104,6 +111,13 @@ static edgellm_status setup_gpt2(el_tokenizer *t, const el_vocab_data *data) { r
 static edgellm_status setup_gemma4(el_tokenizer *t, const el_vocab_data *data)
 {
     return setup(t, data, (el_str){"gemma4", 6});
+}
+
+static edgellm_status setup_whitespace(el_tokenizer *t, const el_vocab_data *data)
+{
+    t->drops_spaces = true;
+    t->lowers = data->lowercase == 1;
+    return setup(t, data, (el_str){"whitespace", 10});
 }
 
 /* A piece that is a token as it stands, where the pre-tokenizer says so. */
@@ -149,8 +163,26 @@ done:
     return status;
 }
 
+/* At most 3 bytes for 2. */
+static size_t lower(char *out, const char *text, size_t n)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        int length = el_utf8_next(text + i, n - i, &cp);
+
+        if (length > 0)
+            used += (size_t)el_utf8_put(out + used, el_lower_of(cp));
+        else
+            out[used++] = text[i];
+        i += (size_t)EL_MAX(length, 1);
+    }
+    return used;
+}
+
 /* One piece of plain UTF-8. */
-static edgellm_status encode_marked(el_encoding *run, const char *text, size_t n)
+static edgellm_status encode_plain(el_encoding *run, const char *text, size_t n)
 {
     const el_tokenizer *t = run->t;
     edgellm_status status = EDGELLM_OK;
@@ -158,7 +190,12 @@ static edgellm_status encode_marked(el_encoding *run, const char *text, size_t n
     size_t used, count;
 
     EL_TRY(el_encoding_word(run, 3 * n));
-    used = el_mark_spaces(run->word, text, n);
+    if (t->marked_spaces)
+        used = el_mark_spaces(run->word, text, n);
+    else if (t->lowers)
+        used = lower(run->word, text, n);
+    else
+        memcpy(run->word, text, used = n);
     if (emit_whole(run, used, t->whole_words || newlines))
         return EDGELLM_OK;
     EL_TRY(el_symbols_of(run, used, &count));
@@ -168,11 +205,72 @@ done:
     return status;
 }
 
+/* ---- a text --------------------------------------------------------------------------- */
+
+/* Most pieces of a text have occurred in it before: in English nine of ten, and looking one up takes a tenth of the
+ * time of joining it. Short texts go without, the table would cost more than they do. */
+enum { LONG_TEXT = 512, MAX_WORDS = 1 << 14, MAX_KEY = 15 };
+
+static edgellm_status make_words(el_encoding *run, size_t n)
+{
+    size_t n_words = 128;
+
+    if (run->words || n < LONG_TEXT)
+        return EDGELLM_OK;
+    while (n_words < MAX_WORDS && n_words < n / 8)
+        n_words *= 2;
+    run->words = el_alloc(n_words, sizeof *run->words);
+    run->words_mask = n_words - 1;
+    return run->words ? EDGELLM_OK : el_no_memory(n_words * sizeof *run->words);
+}
+
+/* The entry of the n bytes at text, of which `left` can be read; its key is set in *key. */
+static el_known_word *find_word(const el_encoding *run, const char *text, size_t n, size_t left, el_known_word *key)
+{
+    uint64_t part[2] = {0, 0};
+    uint64_t hash;
+
+    memcpy(part, text, left >= sizeof part ? sizeof part : n);
+    if (n < 8) { /* little-endian, as all supported machines are */
+        part[0] &= (UINT64_C(1) << 8 * n) - 1;
+        part[1] = 0;
+    } else {
+        part[1] &= (UINT64_C(1) << 8 * (n - 8)) - 1;
+    }
+    key->low = part[0];
+    key->high = part[1] | (uint64_t)n << 56;
+    hash = (key->low ^ key->high * UINT64_C(0xA0761D6478BD642F)) * UINT64_C(0x9E3779B97F4A7C15);
+    return &run->words[hash >> 40 & run->words_mask];
+}
+
+/* One piece through the table of known words; run->words is not NULL and n is at most MAX_KEY. */
+static edgellm_status encode_known(el_encoding *run, const char *text, size_t n, size_t left)
+{
+    el_known_word key = {0};
+    el_known_word *word = find_word(run, text, n, left, &key);
+    size_t before = run->n;
+    edgellm_status status;
+
+    if (word->low == key.low && word->high == key.high) {
+        for (int32_t i = 0; i < word->n; i++)
+            el_emit(run, word->ids[i]);
+        return EDGELLM_OK;
+    }
+    status = encode_bytes(run, text, n);
+    if (status == EDGELLM_OK && run->n <= run->cap && run->n - before <= EL_COUNT(key.ids)) {
+        key.n = (int32_t)(run->n - before);
+        memcpy(key.ids, run->ids + before, (run->n - before) * sizeof *key.ids);
+        *word = key;
+    }
+    return status;
+}
+
 static edgellm_status encode(el_encoding *run, const char *text, size_t n)
 {
     edgellm_status status = EDGELLM_OK;
-    bool marked = run->t->marked_spaces;
+    bool plain = run->t->marked_spaces || run->t->plain_pieces;
 
+    EL_TRY(make_words(run, plain ? 0 : n));
     if (n > run->classes_room) {
         el_free(run->classes);
         run->classes = el_alloc(n, 1);
@@ -184,10 +282,17 @@ static edgellm_status encode(el_encoding *run, const char *text, size_t n)
     el_pretok_cut(&run->t->plan, text, n, run->classes);
     for (size_t at = 0, end; at < n && status == EDGELLM_OK; at = end) {
         end = el_piece_end(run->classes, at, n);
-        status = (marked ? encode_marked : encode_bytes)(run, text + at, end - at);
+        if (run->t->drops_spaces && SPACES >> (run->classes[at] & EL_CC_MASK) & 1)
+            continue;
+        if (run->words && end - at <= MAX_KEY)
+            status = encode_known(run, text + at, end - at, n - at);
+        else
+            status = (plain ? encode_plain : encode_bytes)(run, text + at, end - at);
     }
+done:
     return status;
 }
 
 const el_family el_family_bpe = {"gpt2", setup_gpt2, encode};
+const el_family el_family_whitespace = {"whitespace", setup_whitespace, encode};
 const el_family el_family_gemma4 = {"gemma4", setup_gemma4, encode};

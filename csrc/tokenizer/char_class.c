@@ -30,6 +30,8 @@ static const uint8_t ascii[128] = {
 #undef U
 #undef L
 
+uint8_t el_class_of(uint32_t cp) { return cp < 128 ? ascii[cp] : el_unicode_class(cp); }
+
 void el_classify(const char *text, size_t n, uint8_t *classes)
 {
     for (size_t i = 0; i < n;) {

@@ -47,6 +47,8 @@ static inline uint8_t el_unicode_class(uint32_t cp)
     return el_unicode_classes[at >> 1] >> (at & 1) * 4 & 15;
 }
 
+uint8_t el_class_of(uint32_t cp); /* at most 0x10FFFF */
+
 /* Writes the class of each code point at its first byte and EL_CC_INNER at the others. A byte that is not UTF-8
  * counts as a code point of its own and as a symbol, like U+FFFD. */
 void el_classify(const char *text, size_t n, uint8_t *classes);

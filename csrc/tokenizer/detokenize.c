@@ -46,7 +46,7 @@ static void put_letters(output *out, el_str piece)
 
 static void put_token(output *out, const el_tokenizer *t, int32_t id, uint32_t flags, bool skip_blank)
 {
-    el_str piece = t->tokens[id];
+    el_str piece = t->texts ? t->texts[id] : t->tokens[id];
     int type = el_type_of(t, id);
     int byte = type == EL_TOKEN_BYTE ? el_byte_of(piece) : -1;
     char c = (char)byte;
@@ -56,7 +56,7 @@ static void put_token(output *out, const el_tokenizer *t, int32_t id, uint32_t f
             put(out, piece.data, piece.n);
     } else if (byte >= 0) {
         put(out, &c, 1);
-    } else if (type == EL_TOKEN_USER_DEFINED) {
+    } else if (type == EL_TOKEN_USER_DEFINED || t->plain_pieces) {
         skip_blank = skip_blank && piece.n > 0 && piece.data[0] == ' ';
         put(out, piece.data + skip_blank, piece.n - skip_blank);
     } else if (t->marked_spaces) {

@@ -136,9 +136,12 @@ static void set_strip(el_tokenizer *t, const char *piece, uint8_t trait, bool on
 }
 
 /* Phi-3's special tokens swallow the white space after them; nothing but the name tells. */
-static void strip_rules(el_tokenizer *t, el_str model_name)
+static void strip_rules(el_tokenizer *t, const el_vocab_data *data)
 {
-    if (t->pre && t->pre->flags & EL_PRE_MASK_LSTRIP) {
+    el_str model_name = data->name;
+    bool by_arch = el_str_eq(data->arch, "nomic-bert-moe") || el_str_eq(data->arch, "jina-bert-v3");
+
+    if (by_arch || (t->pre && t->pre->flags & EL_PRE_MASK_LSTRIP)) {
         set_strip(t, "<mask>", EL_TRAIT_LSTRIP, true);
     } else if (contains(model_name, "phi-3") || contains(model_name, "phi3")) {
         for (size_t id = 0; id < t->n_tokens; id++) {
@@ -157,9 +160,10 @@ static void strip_rules(el_tokenizer *t, el_str model_name)
     }
 }
 
-edgellm_status el_known_tokens(el_tokenizer *t, el_str model_name)
+edgellm_status el_known_tokens(el_tokenizer *t, const el_vocab_data *data)
 {
-    bool html = find(t, "<|tool_response>") >= 0; /* Gemma 4: "</s>" ends struck-out text there */
+    /* Gemma 4 and PLaMo: "</s>" ends struck-out text there */
+    bool html = find(t, "<|tool_response>") >= 0 || find(t, "<|plamo:eos|>") >= 0;
 
     for (size_t i = 0; i < EL_COUNT(known); i++) {
         int32_t id = html && strcmp(known[i].piece, "</s>") == 0 ? -1 : find(t, known[i].piece);
@@ -183,6 +187,6 @@ edgellm_status el_known_tokens(el_tokenizer *t, el_str model_name)
     mark_end(t, t->special[EDGELLM_TOKEN_EOT], true);
     mark_end(t, t->special[EDGELLM_TOKEN_EOM], true);
     spare_message_end(t);
-    strip_rules(t, model_name);
+    strip_rules(t, data);
     return EDGELLM_OK;
 }

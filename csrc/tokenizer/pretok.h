@@ -53,6 +53,7 @@ enum {                          /* el_pretok.flags: what else comes with the nam
        EL_PRE_NEWLINES = 16,    /* with EL_PRE_RAW: a run of newlines that is a token is that token */
        EL_PRE_BOS_ALWAYS = 32,  /* BOS is added even if the file says no */
        EL_PRE_MASK_LSTRIP = 64, /* white space before the mask token belongs to it */
+       EL_PRE_PLAIN = 256,      /* pieces are plain UTF-8 */
        EL_PRE_SEP = 128         /* SEP counts as asked for unless the file says otherwise */
 };
 

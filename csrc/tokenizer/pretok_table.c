@@ -190,6 +190,7 @@ REGEX(deepseek_signs, OPT(SPACE), IN(deepseek_punctuation, 1, EL_MANY));
 REGEX(coder_words, OPT(SPACE), SOME(LETTER));
 REGEX(coder_signs, OPT(SPACE), SOME(PUNCT));
 REGEX(bloom_words, OPT(BLANK), LESS(ANY & ~SPACE, bloom_stops, 1, EL_MANY)); /* " ?[^(\s|.,!?...)]+" */
+REGEX(visible, SOME(ANY & ~SPACE));                                          /* \S+ */
 REGEX(line_runs, SOME(ANY & ~BIT(EL_CC_LF)), OR, SOME(BIT(EL_CC_LF)));       /* [^\n]+|[\n]+ */
 REGEX(chameleon_blanks, SET(BIT(EL_CC_TAB) | BIT(EL_CC_LF), 1, 1), OR, SET(BLANK, 4, 4), OR, SET(BLANK, 2, 2));
 REGEX(chameleon_signs, SET(PUNCT | ASCII_OTHER, 1, 1));
@@ -231,6 +232,7 @@ PASSES(superbpe, &all_numbers, &digit_triples);
 /* without the expressions for sentinels and images: those are special tokens, cut out before */
 PASSES(chameleon, &chameleon_blanks, &each_number, &chameleon_signs, &gpt2);
 PASSES(lines, &line_runs);
+PASSES(visible, &visible);
 
 enum { WHOLE = EL_PRE_WHOLE_WORDS, BOS = EL_PRE_BOS, CLEAN = EL_PRE_CLEAN, RAW = EL_PRE_RAW };
 
@@ -329,6 +331,7 @@ static const struct {
     {"gemma4", {pre_lines, CLEAN | RAW | EL_PRE_NEWLINES | EL_PRE_BOS_ALWAYS}},
     {"granite-embed-multi-311m", {pre_lines, CLEAN | RAW | EL_PRE_NEWLINES | EL_PRE_BOS_ALWAYS}},
     {"sarvam-moe", {pre_lines, RAW}},
+    {"whitespace", {pre_visible, CLEAN | EL_PRE_PLAIN}},
 };
 
 /* Edits (insert, delete, replace) from a to b; both shorter than 64. */

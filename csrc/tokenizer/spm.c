@@ -25,9 +25,7 @@ static uint32_t pair_score(const void *context, const char *text, size_t n_left,
     return *made < 0 ? EL_NO_PAIR : t->keys ? t->keys[*made] : 0;
 }
 
-/* Which characters may have a blank right after them inside one piece? Elsewhere a text can be cut before a blank
- * without changing the result, and short words keep the work near. */
-static void find_crossings(el_tokenizer *t)
+void el_find_crossings(el_tokenizer *t)
 {
     for (size_t id = 0; id < t->n_tokens; id++) {
         const char *piece = t->tokens[id].data;
@@ -38,6 +36,15 @@ static void find_crossings(el_tokenizer *t)
     }
     t->crosses_blank[(uint8_t)'\x81'] = true; /* runs of blanks stay whole: the last byte of U+2581 */
     t->crosses_blank[(uint8_t)' '] = true;
+}
+
+size_t el_next_cut(const el_tokenizer *t, const char *text, size_t at, size_t n)
+{
+    for (size_t i = at + 1; i + 2 < n; i++)
+        if (text[i] == '\xE2' && text[i + 1] == '\x96' && text[i + 2] == '\x81' &&
+            !t->crosses_blank[(uint8_t)text[i - 1]])
+            return i;
+    return n;
 }
 
 void el_index_bytes(el_tokenizer *t)
@@ -60,21 +67,17 @@ void el_index_bytes(el_tokenizer *t)
 
 static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data)
 {
+    static const int32_t usual[] = {1, 2, -1, 0}; /* SentencePiece's own numbers */
     edgellm_status status = EDGELLM_OK;
 
     t->pair = pair_score;
     t->adds_bos = true;
     t->space_prefix = true;
     t->marked_spaces = true;
-    for (int role = EDGELLM_TOKEN_BOS; role <= EDGELLM_TOKEN_UNK; role++) { /* SentencePiece's own numbers */
-        static const int32_t usual[] = {1, 2, -1, 0};
-
-        if (t->special[role] < 0 && usual[role] >= 0 && (size_t)usual[role] < t->n_tokens)
-            t->special[role] = usual[role];
-    }
+    el_usual_roles(t, usual, EL_COUNT(usual));
     EL_TRY(el_index_text(t, data));
     el_index_bytes(t);
-    find_crossings(t);
+    el_find_crossings(t);
     if (t->special[EDGELLM_TOKEN_UNK] >= 0 && el_type_of(t, t->special[EDGELLM_TOKEN_UNK]) != EL_TOKEN_CONTROL)
         t->stand_in = t->special[EDGELLM_TOKEN_UNK];
     if (data->scores) {

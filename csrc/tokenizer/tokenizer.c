@@ -1,13 +1,15 @@
 /* tokenizer.c - builds a tokenizer from a vocabulary's arrays and frames texts: special tokens, BOS and EOS, and the
- * way back. What lies between two special tokens goes to the family (bpe.c, spm.c). */
+ * way back. What lies between two special tokens goes to the family (el_family). */
 #include "tokenizer_impl.h"
 
 #include <string.h>
 
 #include "utf8.h"
 
-static const el_family *const families[] = {&el_family_bpe, &el_family_spm, &el_family_gemma4, &el_family_test,
-                                            &el_family_none};
+static const el_family *const families[] = {
+    &el_family_bpe,       &el_family_spm,  &el_family_gemma4, &el_family_unigram,
+    &el_family_wordpiece, &el_family_rwkv, &el_family_plamo2, &el_family_whitespace,
+    &el_family_test,      &el_family_none};
 
 static const char *const role_keys[] = {
     "bos_token_id",     "eos_token_id",     "eot_token_id",     "unknown_token_id", "seperator_token_id",
@@ -36,8 +38,8 @@ static edgellm_status find_family(el_tokenizer *t, el_str model)
         }
     el_utf8_escape(shown, sizeof shown, model.data, model.n);
     return el_fail(EDGELLM_EUNSUPPORTED,
-                   "tokenizer.ggml.model is '%s'; this version has gpt2 and gemma4 (byte-pair encoding), llama "
-                   "(SentencePiece), test and none (no text)",
+                   "tokenizer.ggml.model is '%s'; this version has gpt2, gemma4 and whitespace (byte-pair encoding), "
+                   "llama and t5 (SentencePiece), bert (WordPiece), rwkv, plamo2, test and none (no text)",
                    shown);
 }
 
@@ -150,6 +152,10 @@ edgellm_status el_tokenizer_new(el_tokenizer **out, const el_vocab_data *data)
         t->adds_sep = data->add_sep;
     if (data->add_space_prefix >= 0)
         t->space_prefix = data->add_space_prefix;
+    if (t->frames_always)
+        t->adds_bos = t->adds_sep = true;
+    if (t->frames_never)
+        t->adds_bos = t->adds_eos = t->adds_sep = false;
     *out = t;
     t = NULL;
 done:
@@ -157,11 +163,37 @@ done:
     return status;
 }
 
+void el_usual_roles(el_tokenizer *t, const int32_t *usual, size_t n)
+{
+    for (size_t role = 0; role < n; role++)
+        if (t->special[role] < 0 && usual[role] >= 0 && (size_t)usual[role] < t->n_tokens)
+            t->special[role] = usual[role];
+}
+
 edgellm_status el_index_text(el_tokenizer *t, const el_vocab_data *data)
 {
     edgellm_status status = index_tokens(t);
 
-    return status == EDGELLM_OK ? el_known_tokens(t, data->name) : status;
+    return status == EDGELLM_OK ? el_known_tokens(t, data) : status;
+}
+
+edgellm_status el_index_trie(el_tokenizer *t, const el_vocab_data *data, unsigned types)
+{
+    edgellm_status status = EDGELLM_OK;
+    el_trie_item *items = NULL;
+    size_t n = 0;
+
+    EL_TRY(el_index_text(t, data));
+    items = el_alloc(t->n_tokens, sizeof *items);
+    if (!items)
+        return el_no_memory(t->n_tokens * sizeof *items);
+    for (size_t id = 0; id < t->n_tokens; id++)
+        if (types >> el_type_of(t, (int32_t)id) & 1 && !(t->traits[id] & EL_TRAIT_NO_TEXT))
+            items[n++] = (el_trie_item){t->texts ? t->texts[id] : t->tokens[id], (int32_t)id};
+    EL_TRY(el_prefix_trie_new(&t->trie, items, n));
+done:
+    el_free(items);
+    return status;
 }
 
 void el_tokenizer_free(el_tokenizer *t)
@@ -172,6 +204,10 @@ void el_tokenizer_free(el_tokenizer *t)
     el_free(t->traits);
     el_free(t->merges);
     el_free(t->keys);
+    el_free(t->scores);
+    el_free(t->texts);
+    el_free(t->text_bytes);
+    el_prefix_trie_free(&t->trie);
     el_piece_table_free(&t->pieces);
     el_piece_table_free(&t->merge_ranks);
     el_specials_free(&t->specials);
@@ -239,6 +275,34 @@ edgellm_status el_encoding_word(el_encoding *run, size_t n)
     run->word = word;
     run->word_room = n;
     return EDGELLM_OK;
+}
+
+edgellm_status el_encoding_grow(el_encoding *run, size_t n)
+{
+    char *word;
+
+    if (n <= run->word_room)
+        return EDGELLM_OK;
+    if (n > UINT32_MAX - 4)
+        return el_fail(EDGELLM_EINVAL, "the text has more than 4 GB once it is normalized; pass it in parts");
+    n = EL_MAX(EL_MAX(n, 2 * run->word_room), 1024);
+    word = el_realloc(run->word, n, 1);
+    if (!word)
+        return el_no_memory(n);
+    run->word = word;
+    run->word_room = n;
+    return EDGELLM_OK;
+}
+
+edgellm_status el_encoding_cells(el_encoding *run, size_t n)
+{
+    if (n <= run->cells_room)
+        return EDGELLM_OK;
+    n = EL_MAX(n, 64);
+    el_free(run->cells);
+    run->cells = el_alloc(n, sizeof *run->cells);
+    run->cells_room = run->cells ? n : 0;
+    return run->cells ? EDGELLM_OK : el_no_memory(n * sizeof *run->cells);
 }
 
 edgellm_status el_emit_byte(el_encoding *run, uint8_t byte)
@@ -371,16 +435,21 @@ edgellm_status el_tokenize(const el_tokenizer *t, const char *text, size_t n_byt
     if (n_bytes > MAX_TEXT)
         return el_fail(EDGELLM_EINVAL, "the text has %zu bytes; at most %d are possible in one call", n_bytes,
                        MAX_TEXT);
-    EL_TRY(el_merger_init(&run.merger, t->pair, t, n_bytes));
+    if (t->pair)
+        EL_TRY(el_merger_init(&run.merger, t->pair, t, n_bytes));
     if (flags & EDGELLM_ADD_SPECIAL && el_tokenizer_adds(t, EDGELLM_TOKEN_BOS))
         el_emit(&run, t->special[EDGELLM_TOKEN_BOS]);
     EL_TRY(encode_text(&run, text, n_bytes, flags & EDGELLM_PARSE_SPECIAL));
-    if (flags & EDGELLM_ADD_SPECIAL && el_tokenizer_adds(t, EDGELLM_TOKEN_EOS))
+    if (flags & EDGELLM_ADD_SPECIAL && el_tokenizer_adds(t, EDGELLM_TOKEN_EOS) && !t->frames_always)
         el_emit(&run, t->special[EDGELLM_TOKEN_EOS]);
+    if (flags & EDGELLM_ADD_SPECIAL && el_tokenizer_adds(t, EDGELLM_TOKEN_SEP) && t->frames_always)
+        el_emit(&run, t->special[EDGELLM_TOKEN_SEP]);
     *n = run.n;
 done:
     el_merger_free(&run.merger);
     el_free(run.word);
     el_free(run.classes);
+    el_free(run.cells);
+    el_free(run.words);
     return status;
 }

@@ -1,6 +1,7 @@
 /* tokenizer.h - text to token ids and back, for the families of tokenizers that GGUF files name.
  * Given arrays, not files: the strings point into the caller's memory (a mapped file), which outlives the tokenizer.
- * One file per family: bpe.c (byte-level BPE), spm.c (SentencePiece-style BPE), none.c (the "test" tokenizer).
+ * One file per family: bpe.c (byte-level BPE), spm.c (SentencePiece-style BPE), unigram.c, wordpiece.c, rwkv.c,
+ * plamo2.c, none.c (the "test" tokenizer).
  * Immutable after el_tokenizer_new; any number of threads may use it at once. */
 #ifndef EL_TOKENIZER_H
 #define EL_TOKENIZER_H
@@ -19,20 +20,25 @@ enum { /* tokenizer.ggml.token_type */
 };
 
 typedef struct el_vocab_data {
-    el_str model;         /* tokenizer.ggml.model: "gpt2", "llama", "test" (other families come later) */
+    el_str model;         /* tokenizer.ggml.model: "gpt2", "llama", "bert" ... (el_family.model) */
     el_str pre;           /* tokenizer.ggml.pre, may be empty */
     el_str name;          /* general.name, may be empty: some families' rules hang on nothing else */
+    el_str arch;          /* general.architecture, likewise */
     const el_str *tokens; /* n_tokens pieces */
     size_t n_tokens;
     const uint8_t *scores; /* n_tokens little-endian floats at any alignment, or NULL */
     const uint8_t *types;  /* n_tokens little-endian int32 at any alignment, or NULL: all normal */
     const el_str *merges;  /* n_merges "left right", or NULL */
     size_t n_merges;
+    const uint8_t *charsmap; /* n_charsmap bytes: el_charsmap_open */
+    size_t n_charsmap;
     int32_t special[16];              /* by role as the file says; -1: the file does not say (el_special_key) */
+    int32_t cls;                      /* BERT's name for what begins a text; -1 likewise */
     int8_t add_bos, add_eos, add_sep; /* 1, 0 or -1: the file does not say (the family's default applies) */
     int8_t add_space_prefix;          /* likewise */
     int8_t remove_extra_whitespaces;  /* likewise */
     int8_t ignore_merges;             /* likewise; by default the pre-tokenizer decides */
+    int8_t lowercase, strip_accents;  /* likewise; of BERT's normalizer */
 } el_vocab_data;
 
 /* Which token_id key of tokenizer.ggml holds a role: "bos_token_id" for EDGELLM_TOKEN_BOS. Beyond edgellm_special, the

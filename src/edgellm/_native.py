@@ -505,7 +505,9 @@ class Engine(Handle):
         """Forget the tokens from *n_tokens* on. Abandons a step that has not finished."""
         check(load()[1].edgellm_seq_truncate(self.pointer, seq, n_tokens))
 
-    def sample(self, seq: int, params: SamplingParams, seed: int, history: Sequence[int]) -> None:
+    def sample(
+        self, seq: int, params: SamplingParams, seed: int, history: Sequence[int], heal_token: int = -1
+    ) -> None:
         """Start a generation on a sequence; *history* is what the penalties count from the start."""
         ffi, lib = load()
         settings = ffi.new("edgellm_sampling *")
@@ -516,6 +518,7 @@ class Engine(Handle):
         ):  # fmt: skip
             setattr(settings, name, getattr(params, name))
         settings.seed = seed
+        settings.heal_token = heal_token
         settings.n_logprobs = -1 if params.logprobs is None else params.logprobs
         settings.max_tokens = -1 if params.max_tokens is None else params.max_tokens
         bias = ffi.new("edgellm_logit_bias[]", list(params.logit_bias.items()))

@@ -115,8 +115,9 @@ class Core:
 class Run:
     """One prompt and what has become of it."""
 
-    def __init__(self, prompt: Sequence[int], params: SamplingParams, seed: int) -> None:
+    def __init__(self, prompt: Sequence[int], params: SamplingParams, seed: int, heal_token: int = -1) -> None:
         self.prompt = prompt
+        self.heal_token = heal_token  # taken off the prompt; -1: none
         self.params = params
         self.seed = seed
         self.seq = -1
@@ -249,7 +250,7 @@ class Batch:
                     run.seq = core.engine.open_seq()
                     self._open[run.seq] = run
                     self._waiting.popleft()
-                    core.engine.sample(run.seq, run.params, run.seed, run.prompt)
+                    core.engine.sample(run.seq, run.params, run.seed, run.prompt, run.heal_token)
             except CacheFull as error:
                 if self._open:
                     return

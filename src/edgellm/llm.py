@@ -244,7 +244,7 @@ class LLM:
         chosen = (params or _DEFAULTS).with_overrides(overrides)
         single, prompts = _as_list(prompt)
         seed = self._seed_for(chosen)
-        runs = [Run(self._ids(one), chosen, (seed + n) % (1 << 64)) for n, one in enumerate(prompts)]
+        runs = [self._run(one, chosen, (seed + n) % (1 << 64)) for n, one in enumerate(prompts)]
         with Batch(self._core, runs) as batch:
             try:
                 while not batch.done:
@@ -270,7 +270,14 @@ class LLM:
         """
         self._check_open()
         chosen = (params or _DEFAULTS).with_overrides(overrides)
-        return self._stream(Run(self._ids(prompt), chosen, self._seed_for(chosen)))
+        return self._stream(self._run(prompt, chosen, self._seed_for(chosen)))
+
+    def _run(self, prompt: str | Sequence[int], params: SamplingParams, seed: int) -> Run:
+        """A prompt, without its last token if that is to be healed."""
+        ids = self._ids(prompt)
+        if params.token_healing and len(ids) > 1 and self.tokenizer.has_spelling(ids[-1]):
+            return Run(ids[:-1], params, seed, heal_token=ids[-1])
+        return Run(ids, params, seed)
 
     def _stream(self, run: Run) -> Iterator[Chunk]:
         with Batch(self._core, [run]) as batch:
@@ -352,6 +359,8 @@ class LLM:
         """
         self._check_open()
         chosen = (params or _DEFAULTS).with_overrides(overrides)
+        if chosen.token_healing:
+            raise InvalidArgument("token_healing is for prompts that end inside a word; a chat's prompt never does")
         ids = self._fitting(
             self._chat_format.encode(messages, template=template, tools=tools, **dict(template_args or {}))
         )

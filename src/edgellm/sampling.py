@@ -55,6 +55,8 @@ class SamplingParams:
         logit_bias: Added to tokens' scores; ``-inf`` forbids a token.
         ignore_eog: Go on after the model's own end of an answer.
         keep_special: Write control tokens into the text.
+        token_healing: Take the prompt's last token back and let the first new token be any whose text begins with it,
+            so that a prompt may end inside a word; ``text`` still holds only what is new. Not for chats.
 
     Raises:
         InvalidArgument: A value is outside its range; the text names it.
@@ -77,6 +79,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     ignore_eog: bool = False
     keep_special: bool = False
+    token_healing: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

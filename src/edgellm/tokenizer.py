@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from edgellm import _native
+from edgellm.errors import Unsupported
 
 
 class Tokenizer:
@@ -88,6 +89,21 @@ class Tokenizer:
     def is_control(self, token_id: int) -> bool:
         """Whether that token is one that text only becomes with ``parse_special``."""
         return self._vocab.kind(token_id) in (_native.KIND_CONTROL, _native.KIND_UNKNOWN)
+
+    @functools.cached_property
+    def has_text(self) -> bool:
+        """False for a vocabulary that only numbers its tokens, like the dummy tokenizer "test"."""
+        try:
+            self.decode([])
+        except Unsupported:
+            return False
+        return True
+
+    def has_spelling(self, token_id: int) -> bool:
+        """Whether that token stands for text of its own, at most 1024 bytes: what token healing can take back."""
+        if not 0 <= token_id < self.n_tokens or self.is_control(token_id):
+            return False
+        return self.has_text and 0 < len(self.token(token_id)) <= 1024
 
     @property
     def n_tokens(self) -> int:

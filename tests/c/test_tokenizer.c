@@ -280,7 +280,8 @@ static void start_vocab(vocab *v, const char *model)
     for (size_t i = 0; i < EL_COUNT(v->data.special); i++)
         v->data.special[i] = -1;
     v->data.add_bos = v->data.add_eos = v->data.add_sep = v->data.add_space_prefix = -1;
-    v->data.remove_extra_whitespaces = v->data.ignore_merges = -1;
+    v->data.remove_extra_whitespaces = v->data.ignore_merges = v->data.lowercase = v->data.strip_accents = -1;
+    v->data.cls = -1;
 }
 
 /* The byte alphabet, then "he" "ll" "hell" "hello" "Ġhello", a control and a user-defined token. */

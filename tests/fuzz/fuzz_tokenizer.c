@@ -90,6 +90,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     memset(vocab.special, 0xFF, sizeof vocab.special);
     vocab.add_bos = vocab.add_eos = data[0] & 128 ? 1 : -1;
     vocab.add_sep = vocab.add_space_prefix = vocab.remove_extra_whitespaces = vocab.ignore_merges = -1;
+    vocab.lowercase = vocab.strip_accents = -1;
+    vocab.cls = -1;
     memset(types, 0, sizeof types);
     if (!(data[0] & 32))
         vocab.n_tokens = add_bytes(tokens, letters, strcmp(kinds[kind].model, "gpt2") != 0);
