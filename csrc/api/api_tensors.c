@@ -130,8 +130,8 @@ static edgellm_status quantize_row(const el_tensor_type *type, uint8_t *out, flo
         return el_fail(EDGELLM_EINVAL, "row %lld reaches %g, more than %s can hold", (long long)row, (double)largest,
                        type->name);
     if (!guarded_chunk(&c, weights))
-        return el_fail(EDGELLM_EINVAL, "row %lld%s is more than %s can hold: ggml finds no codes for it", (long long)row,
-                       weights ? " with these weights of its columns" : "", type->name);
+        return el_fail(EDGELLM_EINVAL, "row %lld%s is more than %s can hold: ggml finds no codes for it",
+                       (long long)row, weights ? " with these weights of its columns" : "", type->name);
     to_floats(type->number, in, out, k);
     if (first_fault(in, k) < k)
         return el_fail(EDGELLM_EINVAL, "row %lld reaches %g%s, more than %s can hold", (long long)row, (double)largest,
