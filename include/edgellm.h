@@ -223,6 +223,24 @@ EDGELLM_API edgellm_status edgellm_engine_get_info(const edgellm_engine *engine,
  * Any thread may call it. */
 EDGELLM_API void edgellm_engine_cancel(edgellm_engine *engine);
 
+/* What went into the products with one tensor of weights, summed over all rows of all steps since collecting began. */
+typedef struct edgellm_activations {
+    uint32_t struct_size; /* set by the caller to sizeof(edgellm_activations) */
+    int32_t n_in;         /* values of a row */
+    int32_t n_matrices;   /* 1, or the number of experts */
+    const char *name;     /* of the tensor, "blk.0.ffn_down.weight"; NULL after the last */
+    const double *sums;   /* [n_matrices, n_in]: sums of squares */
+    const int64_t *rows;  /* [n_matrices]: how many each has seen */
+} edgellm_activations;
+
+/* on: sums are kept from now on, from zero, and steps are computed by ggml's own CPU backend, since edgellm's never
+ * writes most of these rows to memory; 0: no more, and what was collected is forgotten. Errors: ENOMEM. */
+EDGELLM_API edgellm_status edgellm_engine_collect(edgellm_engine *engine, int32_t on);
+/* Entry i, in the order in which the tensors were first used; the engine owns it until its next step or collect.
+ * Errors: EINVAL when nothing is being collected. */
+EDGELLM_API edgellm_status edgellm_engine_activations(const edgellm_engine *engine, int32_t i,
+                                                      edgellm_activations *out);
+
 /* ---- sequences ------------------------------------------------------------------------ */
 
 /* Opens an empty sequence. Errors: EFULL. */

@@ -58,6 +58,22 @@ edgellm_status edgellm_engine_get_info(const edgellm_engine *e, edgellm_engine_i
     return EDGELLM_OK;
 }
 
+edgellm_status edgellm_engine_collect(edgellm_engine *engine, int32_t on)
+{
+    REFUSE_NULL(!engine, "engine");
+    return el_engine_collect(engine, on != 0);
+}
+
+edgellm_status edgellm_engine_activations(const edgellm_engine *engine, int32_t i, edgellm_activations *out)
+{
+    REFUSE_NULL(!engine || !out, "engine and out");
+    if (out->struct_size != sizeof *out)
+        return el_fail(EDGELLM_EINVAL, "out->struct_size must be %zu", sizeof *out);
+    if (!engine->collector)
+        return el_fail(EDGELLM_EINVAL, "nothing is being collected; call edgellm_engine_collect first");
+    return el_collector_get(engine->collector, i, out);
+}
+
 void edgellm_engine_cancel(edgellm_engine *engine)
 {
     if (engine)

@@ -25,10 +25,9 @@ size_t edgellm_struct_size(const char *name)
     static const struct {
         const char *name;
         size_t size;
-    } structs[] = {STRUCT(edgellm_model_info),  STRUCT(edgellm_engine_options),
-                   STRUCT(edgellm_engine_info), STRUCT(edgellm_logit_bias),
-                   STRUCT(edgellm_text),        STRUCT(edgellm_sampling),
-                   STRUCT(edgellm_sampled),     STRUCT(edgellm_item)};
+    } structs[] = {STRUCT(edgellm_model_info),  STRUCT(edgellm_engine_options), STRUCT(edgellm_engine_info),
+                   STRUCT(edgellm_activations), STRUCT(edgellm_logit_bias),     STRUCT(edgellm_text),
+                   STRUCT(edgellm_sampling),    STRUCT(edgellm_sampled),        STRUCT(edgellm_item)};
 #undef STRUCT
     for (size_t i = 0; name && i < EL_COUNT(structs); i++)
         if (strcmp(structs[i].name, name) == 0)

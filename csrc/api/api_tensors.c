@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "ggml_guard.h"
 #include "mem.h"
 
 #include "ggml.h"
@@ -17,24 +18,8 @@ static bool is_weight(int type)
     return t->blck_size > 0 && (t->to_float || type == GGML_TYPE_F32);
 }
 
-/* The types of 1 to 3 bits that index a grid: ggml's search for their codes ends the process ("Oops: found point not on
- * grid", GGML_ASSERT(scale >= 0)) when a block's arithmetic overflows or its weights in the imatrix are all zero, and
- * no check of the input alone shows in advance whether it will. */
-static bool quantizes(int type)
-{
-    switch (type) {
-    case GGML_TYPE_IQ1_S:
-    case GGML_TYPE_IQ1_M:
-    case GGML_TYPE_IQ2_XXS:
-    case GGML_TYPE_IQ2_XS:
-    case GGML_TYPE_IQ2_S:
-    case GGML_TYPE_IQ3_XXS:
-    case GGML_TYPE_IQ3_S:
-        return false;
-    default:
-        return true;
-    }
-}
+/* Formats of products' inputs are no weights; everything else that ggml reads it also writes. */
+static bool quantizes(int type) { return type != GGML_TYPE_Q8_1 && type != GGML_TYPE_Q8_K; }
 
 static void describe(int type, el_tensor_type *out)
 {
@@ -44,7 +29,8 @@ static void describe(int type, el_tensor_type *out)
                             .elements = t->blck_size,
                             .bytes = t->type_size,
                             .own_kernel = el_kernels_act_kind(type) >= 0,
-                            .quantizes = quantizes(type)};
+                            .quantizes = quantizes(type),
+                            .needs_imatrix = ggml_quantize_requires_imatrix((enum ggml_type)type)};
     for (size_t i = 0; i + 1 < sizeof out->name && t->type_name[i]; i++) /* ggml writes "q4_K" */
         out->name[i] = (char)(t->type_name[i] >= 'a' ? t->type_name[i] - 'a' + 'A' : t->type_name[i]);
 }
@@ -82,7 +68,8 @@ static int64_t first_fault(const float *x, int64_t k)
  * (127 * 65504) or half as far down. */
 static const float LARGEST = 127.0f * 65504.0f, SMALLEST = 1e-15f;
 
-/* The imatrix scaled to at most 1 by a power of two: only ratios count, and these stay as they are. */
+/* The imatrix scaled to at most 1 by a power of four: only ratios count, and these stay as they are, as do those of the
+ * square roots that some formats take. */
 static void scale_weights(float *to, const float *imatrix, int64_t k)
 {
     float largest = 0;
@@ -91,15 +78,44 @@ static void scale_weights(float *to, const float *imatrix, int64_t k)
     for (int64_t i = 0; i < k; i++)
         largest = EL_MAX(largest, imatrix[i]);
     (void)frexpf(largest, &exponent);
+    exponent += exponent & 1;
     for (int64_t i = 0; i < k; i++)
         to[i] = imatrix[i] > 0 ? EL_MIN(ldexpf(imatrix[i], -exponent), 1.0f) : 0.0f;
 }
 
-/* One row: `in` and `out` are places of this call's own, so that nobody changes what was checked. */
+typedef struct chunk {
+    int type;
+    const float *in, *imatrix;
+    uint8_t *out;
+    int64_t k;
+} chunk;
+
+static void quantize_chunk(void *data)
+{
+    const chunk *c = data;
+
+    (void)ggml_quantize_chunk((enum ggml_type)c->type, c->in, c->out, 0, 1, c->k, c->imatrix);
+}
+
+/* The types that index a grid: ggml's search for their codes ends the process ("found point not on grid",
+ * GGML_ASSERT(scale >= 0)) when a block's arithmetic overflows or its weights are all zero, and no check of the input
+ * alone shows in advance whether it will. Columns that never carried anything are common; a second try lets them count
+ * a little. */
+static bool guarded_chunk(chunk *c, float *weights)
+{
+    if (el_ggml_guarded(quantize_chunk, c))
+        return true;
+    for (int64_t i = 0; weights && i < c->k; i++)
+        weights[i] = EL_MAX(weights[i], 1e-6f);
+    return weights && el_ggml_guarded(quantize_chunk, c);
+}
+
+/* One row: `in`, `out` and `weights` are places of this call's own, so that nobody changes what was checked. */
 static edgellm_status quantize_row(const el_tensor_type *type, uint8_t *out, float *in, int64_t row, int64_t k,
-                                   const float *imatrix)
+                                   float *weights)
 {
     int64_t at = first_fault(in, k);
+    chunk c = {.type = type->number, .in = in, .imatrix = weights, .out = out, .k = k};
     float largest = 0;
 
     if (at < k)
@@ -113,11 +129,13 @@ static edgellm_status quantize_row(const el_tensor_type *type, uint8_t *out, flo
     if (type->elements > 1 && largest > LARGEST)
         return el_fail(EDGELLM_EINVAL, "row %lld reaches %g, more than %s can hold", (long long)row, (double)largest,
                        type->name);
-    (void)ggml_quantize_chunk((enum ggml_type)type->number, in, out, 0, 1, k, imatrix);
+    if (!guarded_chunk(&c, weights))
+        return el_fail(EDGELLM_EINVAL, "row %lld%s is more than %s can hold: ggml finds no codes for it",
+                       (long long)row, weights ? " with these weights of its columns" : "", type->name);
     to_floats(type->number, in, out, k);
     if (first_fault(in, k) < k)
         return el_fail(EDGELLM_EINVAL, "row %lld reaches %g%s, more than %s can hold", (long long)row, (double)largest,
-                       imatrix ? " with these weights of its columns" : "", type->name);
+                       weights ? " with these weights of its columns" : "", type->name);
     return EDGELLM_OK;
 }
 
@@ -134,15 +152,17 @@ static edgellm_status quantize(int type, void *dst, const float *src, int64_t ro
     describe(type, &t);
     if (!t.quantizes)
         return el_fail(EDGELLM_EINVAL, "%s can be read but not written here; types() tells which can", t.name);
+    if (t.needs_imatrix && !imatrix)
+        return el_fail(EDGELLM_EINVAL, "%s needs an importance matrix", t.name);
     in = el_alloc((size_t)k, sizeof *in);
     weights = el_alloc((size_t)k, sizeof *weights);
     out = el_alloc(row_bytes, 1);
     if (!in || !weights || !out)
         EL_TRY(el_no_memory((size_t)k * sizeof *in));
-    if (imatrix)
-        scale_weights(weights, imatrix, k);
     for (int64_t r = row0; r < row0 + n_rows; r++) {
         memcpy(in, src + r * k, (size_t)k * sizeof *in);
+        if (imatrix)
+            scale_weights(weights, imatrix, k); /* each row: a second try changes them */
         EL_TRY(quantize_row(&t, out, in, r, k, imatrix ? weights : NULL));
         memcpy((char *)dst + (size_t)r * row_bytes, out, row_bytes);
     }

@@ -21,6 +21,7 @@ typedef struct el_tensor_type {
     size_t bytes;
     bool own_kernel;
     bool quantizes;
+    bool needs_imatrix; /* to be quantized to */
 } el_tensor_type;
 
 typedef struct el_tensors_table {

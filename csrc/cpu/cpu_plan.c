@@ -78,23 +78,36 @@ static void log_plan(const el_planner *p)
            left);
 }
 
+edgellm_status el_cpu_plan_watched(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml,
+                                   int32_t n_threads, const el_watch *watch)
+{
+    el_cpu_plan *plan = el_alloc(1, sizeof *plan);
+    edgellm_status status;
+
+    *out = NULL;
+    if (!plan)
+        return el_no_memory(sizeof *plan);
+    *plan = (el_cpu_plan){.graph = graph, .ggml = ggml, .kernels = el_kernels_get(), .n_threads = n_threads};
+    status = el_stock_new(&plan->stock, graph, ggml, n_threads, watch);
+    if (status == EDGELLM_OK)
+        *out = plan;
+    else
+        el_free(plan);
+    return status;
+}
+
 edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads,
                                el_cpu_arena **shared)
 {
-    el_planner p = {.graph = graph, .shared = shared, .plan = el_alloc(1, sizeof *p.plan)};
+    el_planner p = {.graph = graph, .shared = shared};
 
+    if (!el_cpu_own_backend())
+        return el_cpu_plan_watched(out, graph, ggml, n_threads, NULL);
     *out = NULL;
+    p.plan = el_alloc(1, sizeof *p.plan);
     if (!p.plan)
         return el_no_memory(sizeof *p.plan);
     *p.plan = (el_cpu_plan){.graph = graph, .ggml = ggml, .kernels = el_kernels_get(), .n_threads = n_threads};
-    if (!el_cpu_own_backend()) {
-        p.status = el_stock_new(&p.plan->stock, graph, ggml, n_threads);
-        if (p.status == EDGELLM_OK)
-            *out = p.plan;
-        else
-            el_free(p.plan);
-        return p.status;
-    }
     p.status = el_index_graph(&p);
     for (int32_t i = 0; i < graph->n_nodes && p.status == EDGELLM_OK; i++) {
         struct ggml_tensor *t = graph->nodes[i];

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "ggml_cpu.h"
+#include "stock.h"
 
 struct ggml_cgraph;
 typedef struct el_cpu_plan el_cpu_plan;
@@ -39,6 +40,9 @@ typedef struct el_cpu_arena {
  * new one takes its place; the plans that have the old one should go soon. */
 edgellm_status el_cpu_plan_new(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads,
                                el_cpu_arena **shared);
+/* The same graph run by ggml's own backend, for someone who watches its products (stock.h). */
+edgellm_status el_cpu_plan_watched(el_cpu_plan **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml,
+                                   int32_t n_threads, const el_watch *watch);
 const el_cpu_arena *el_cpu_plan_shared(const el_cpu_plan *plan); /* NULL: its memory is its own */
 void el_cpu_plan_free(el_cpu_plan *plan); /* NULL is fine; waits for workers that are still inside */
 

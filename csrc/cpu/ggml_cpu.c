@@ -8,6 +8,7 @@
 
 #include "cpu.h"
 #include "dynload.h"
+#include "ggml_guard.h"
 #include "log.h"
 #include "mem.h"
 
@@ -25,13 +26,6 @@ static void on_log(enum ggml_log_level level, const char *text, void *data)
         n--;
     if (n > 0)
         el_log(to, "ggml: %.*s", (int)n, text);
-}
-
-/* ggml found one of its own rules broken and is about to end the process; nothing can stop it. That is a fault in
- * edgellm, which checks before it calls, so this one line is worth breaking the rule that the library never prints. */
-static void on_abort(const char *message)
-{
-    fprintf(stderr, "edgellm: fault inside ggml, please report it: %s\n", message);
 }
 
 static edgellm_status check(const el_ggml_cpu *cpu, const char *where)
@@ -101,9 +95,9 @@ edgellm_status el_ggml_cpu_get(const el_ggml_cpu **out)
     if (!cpu) {
         EL_TRY(open_backend(&cpu));
         ggml_log_set(on_log, NULL);
-        (void)ggml_set_abort_callback(on_abort);
+        (void)ggml_set_abort_callback(el_ggml_on_abort);
         cpu->set_log(on_log, NULL);
-        cpu->set_abort(on_abort);
+        cpu->set_abort(el_ggml_on_abort);
         cpu->init();
         atomic_store_explicit(&ready, cpu, memory_order_release);
         el_log(EL_LOG_INFO, "ggml %s, instruction set %s", cpu->ggml_version, cpu->isa);

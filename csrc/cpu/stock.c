@@ -18,6 +18,7 @@ struct el_stock {
     struct ggml_cgraph *graph;
     const el_ggml_cpu *ggml;
     int32_t n_threads;
+    const el_watch *watch;
     ggml_gallocr_t arena;
     int32_t *ends; /* node after each slice */
     int32_t n_slices, next;
@@ -42,27 +43,36 @@ static double work_of(const struct ggml_tensor *t)
     return (double)ggml_nelements(t);
 }
 
+bool el_is_watched(const struct ggml_tensor *t)
+{
+    return (t->op == GGML_OP_MUL_MAT || t->op == GGML_OP_MUL_MAT_ID) && t->src[0]->op == GGML_OP_NONE &&
+           t->src[1]->type == GGML_TYPE_F32;
+}
+
+/* With a watch every watched node is the last of its slice: what comes after it may reuse its inputs' memory. */
 static void cut(el_stock *s)
 {
     double work = 0;
 
     for (int32_t i = 0; i < s->graph->n_nodes; i++) {
+        const bool watched = s->watch && el_is_watched(s->graph->nodes[i]);
         work += work_of(s->graph->nodes[i]);
-        if (work < SLICE_WORK && i + 1 < s->graph->n_nodes)
+        if (work < SLICE_WORK && !watched && i + 1 < s->graph->n_nodes)
             continue;
         s->ends[s->n_slices++] = i + 1;
         work = 0;
     }
 }
 
-edgellm_status el_stock_new(el_stock **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads)
+edgellm_status el_stock_new(el_stock **out, struct ggml_cgraph *graph, const el_ggml_cpu *ggml, int32_t n_threads,
+                            const el_watch *watch)
 {
     el_stock *s = el_alloc(1, sizeof *s);
 
     *out = NULL;
     if (!s)
         return el_no_memory(sizeof *s);
-    *s = (el_stock){.graph = graph, .ggml = ggml, .n_threads = n_threads};
+    *s = (el_stock){.graph = graph, .ggml = ggml, .n_threads = n_threads, .watch = watch};
     s->arena = ggml_gallocr_new(ggml_backend_cpu_buffer_type());
     s->ends = el_alloc((size_t)graph->n_nodes, sizeof *s->ends);
     if (!s->arena || !s->ends || !ggml_gallocr_alloc_graph(s->arena, graph)) {
@@ -145,7 +155,10 @@ edgellm_status el_stock_run(el_stock *s, int32_t budget_ms, const _Atomic bool *
     pthread_mutex_lock(&pool.turn);
     EL_TRY(threads_for(s));
     while (s->next < s->n_slices) {
+        const struct ggml_tensor *last = s->graph->nodes[s->ends[s->next] - 1];
         EL_TRY(compute(s, s->next ? s->ends[s->next - 1] : 0, s->ends[s->next], cancel));
+        if (s->watch && el_is_watched(last))
+            EL_TRY(s->watch->seen(s->watch->data, last));
         s->next++;
         if (budget_ms > 0 && s->next < s->n_slices && el_now_ms() >= deadline) {
             status = EDGELLM_AGAIN;

@@ -137,11 +137,30 @@ void el_engine_free(el_engine *e)
         el_block_table_clear(&e->blocks, &e->seqs[i].blocks);
     }
     el_plans_clear(&e->plans);
+    el_collector_free(e->collector);
     el_pool_clear(&e->pool);
     el_blocks_clear(&e->blocks);
     el_free(e->seqs);
     el_free(e->step.items);
     el_free(e);
+}
+
+edgellm_status el_engine_collect(el_engine *e, bool on)
+{
+    edgellm_status status = EDGELLM_OK;
+
+    el_step_abandon(e);
+    el_workers_quiesce();
+    el_plans_clear(&e->plans); /* those at hand were made for the other case */
+    el_collector_free(e->collector);
+    e->collector = NULL;
+    e->plans.watch = NULL;
+    if (on) {
+        EL_TRY(el_collector_new(&e->collector, el_gguf_n_tensors(e->model->file)));
+        e->plans.watch = el_collector_watch(e->collector);
+    }
+done:
+    return status;
 }
 
 edgellm_status el_engine_seq(el_engine *e, int32_t seq, el_seq **out)

@@ -2,12 +2,14 @@
  * A step takes tokens of several sequences, computes them in one graph and returns the logits asked for; sequences that
  * sample get their next token in the same call. See include/edgellm.h for the rules of each function.
  *   engine.c   options, memory, sequences         step.c   one step
- *   generate.c sampling, stop rules, ready text   plan.c, pool.c   graphs and cache memory */
+ *   generate.c sampling, stop rules, ready text   plan.c, pool.c   graphs and cache memory
+ *   collect.c  what goes into products, for importance matrices */
 #ifndef EL_ENGINE_H
 #define EL_ENGINE_H
 
 #include <stdatomic.h>
 
+#include "collect.h"
 #include "kv_blocks.h"
 #include "plan.h"
 #include "pool.h"
@@ -55,6 +57,7 @@ typedef struct edgellm_engine {
     el_plans plans;
     el_seq *seqs;
     el_step step;
+    el_collector *collector; /* NULL: nothing is collected */
     _Atomic bool cancel;
 } el_engine;
 
@@ -72,6 +75,8 @@ edgellm_status el_step_logits(const el_engine *e, int32_t item, const float **lo
 edgellm_status el_step_embeddings(const el_engine *e, int32_t item, const float **values, int32_t *rows,
                                   int32_t *width);
 edgellm_status el_step_sampled(const el_engine *e, int32_t item, edgellm_sampled *out);
+/* Starts collecting anew, or stops. */
+edgellm_status el_engine_collect(el_engine *e, bool on);
 void el_step_abandon(el_engine *e); /* forgets a step that has not finished */
 
 /* generate.c */

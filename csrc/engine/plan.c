@@ -59,7 +59,10 @@ static edgellm_status make(el_plans *p, el_graph_shape shape, el_plan **out)
         goto done;
     }
     EL_TRY(el_graph_build(&plan->graph, p->model, p->memory, shape, p->options, plan->memory));
-    EL_TRY(el_cpu_plan_new(&plan->cpu, plan->graph.nodes, p->ggml, p->n_threads, &p->shared));
+    if (p->watch)
+        EL_TRY(el_cpu_plan_watched(&plan->cpu, plan->graph.nodes, p->ggml, p->n_threads, p->watch));
+    else
+        EL_TRY(el_cpu_plan_new(&plan->cpu, plan->graph.nodes, p->ggml, p->n_threads, &p->shared));
     *out = plan;
     plan = NULL;
 done:

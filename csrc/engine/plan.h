@@ -24,7 +24,8 @@ typedef struct el_plans {
     el_graph_options options;
     const el_ggml_cpu *ggml;
     int32_t n_threads;
-    el_cpu_arena *shared; /* of the plans with many rows; the last of them frees it */
+    const el_watch *watch; /* who sees the products of the plans made from now on; NULL: nobody */
+    el_cpu_arena *shared;  /* of the plans with many rows; the last of them frees it */
     uint64_t clock;
     int32_t n;
     el_plan *entries[EL_MAX_PLANS];

@@ -47,7 +47,9 @@ _ERRORS: dict[int, type[EdgellmError]] = {
     -8: errors.ContextOverflow,
     -9: errors.NumericError,
 }
-_STRUCTS = ("model_info", "engine_options", "engine_info", "logit_bias", "text", "sampling", "sampled", "item")
+_STRUCTS = (
+    "model_info", "engine_options", "engine_info", "activations", "logit_bias", "text", "sampling", "sampled", "item",
+)  # fmt: skip
 _REINSTALL = "pip install --force-reinstall edgellm"
 
 
@@ -428,6 +430,16 @@ class EngineInfo(NamedTuple):
     isa: str
 
 
+class Activations(NamedTuple):
+    """What went into the products with one tensor: float64 [n_matrices, n_in] and int64 [n_matrices], as bytes."""
+
+    name: str
+    n_in: int
+    n_matrices: int
+    sums: bytes
+    rows: bytes
+
+
 class Sampled(NamedTuple):
     """A chosen token; *logprob* and *top* only mean something when they were asked for."""
 
@@ -485,6 +497,24 @@ class Engine(Handle):
     def cancel(self) -> None:
         """Make the running step, or the next one, end with Cancelled. Any thread."""
         load()[1].edgellm_engine_cancel(self.pointer)
+
+    def collect(self, on: bool) -> None:
+        """Sum the squares of what goes into each product from now on, or stop. Abandons a step."""
+        check(load()[1].edgellm_engine_collect(self.pointer, int(on)))
+
+    def activations(self) -> list[Activations]:
+        """What was collected, one entry for each tensor of weights."""
+        ffi, lib = load()
+        engine = self.pointer
+        out = ffi.new("edgellm_activations *", {"struct_size": ffi.sizeof("edgellm_activations")})
+        found: list[Activations] = []
+        while True:
+            check(lib.edgellm_engine_activations(engine, len(found), out))
+            if out.name == ffi.NULL:
+                return found
+            n = out.n_matrices
+            sums, rows = ffi.buffer(out.sums, 8 * n * out.n_in)[:], ffi.buffer(out.rows, 8 * n)[:]
+            found.append(Activations(ffi.string(out.name).decode(), out.n_in, n, sums, rows))
 
     def open_seq(self) -> int:
         """A new, empty sequence."""

@@ -196,6 +196,7 @@ LOSS = {
     "F32": 0.0, "F16": 4.6e-08, "BF16": 3e-06, "Q8_0": 2.9e-05, "Q6_K": 3.2e-4, "Q5_K": 1.4e-3, "Q5_1": 1.5e-3,
     "Q5_0": 1.8e-3, "Q4_K": 5.3e-3, "IQ4_NL": 5.8e-3, "IQ4_XS": 5.9e-3, "Q4_1": 6.2e-3, "Q4_0": 7.4e-3, "NVFP4": 9.6e-3,
     "MXFP4": 0.014, "Q3_K": 0.024, "Q2_K": 0.091, "Q1_0": 0.36, "Q2_0": 0.53, "TQ1_0": 0.65, "TQ2_0": 0.65,
+    "IQ3_S": 0.027, "IQ3_XXS": 0.045, "IQ2_S": 0.069, "IQ2_XS": 0.09, "IQ2_XXS": 0.12, "IQ1_S": 0.25, "IQ1_M": 0.36,
 }  # fmt: skip
 
 
@@ -248,15 +249,16 @@ def test_quantize_agrees_with_gguf(name: str) -> None:
 def test_quantize_and_back(name: str) -> None:
     x = np.random.default_rng(6).standard_normal((2, 3, 512), np.float32)
     t = tensors.types()[name]
-    w = tensors.quantize(x, name)
+    even = np.ones(512, np.float32) if t.needs_imatrix else None
+    w = tensors.quantize(x, name, even)
     assert w.shape == (2, 3, 512 // t.elements * t.bytes)
     back = tensors.dequantize(w, name, x.shape)
     lost = float(np.mean((back - x) ** 2))
     assert lost <= 1.02 * LOSS[name]
     weighted = tensors.quantize(x, name, np.linspace(0.1, 4, 512, dtype=np.float32))
     assert float(np.mean((tensors.dequantize(weighted, name, x.shape) - x) ** 2)) <= 2 * lost + 1e-12
-    np.testing.assert_array_equal(tensors.quantize(x[1, 2], name), w[1, 2])
-    assert tensors.quantize(np.empty((0, 512), np.float32), name).shape == (0, w.shape[-1])
+    np.testing.assert_array_equal(tensors.quantize(x[1, 2], name, even), w[1, 2])
+    assert tensors.quantize(np.empty((0, 512), np.float32), name, even).shape == (0, w.shape[-1])
 
 
 def test_an_imatrix_moves_the_error_where_it_counts_less() -> None:
@@ -281,7 +283,7 @@ def test_no_values_end_the_process(name: str) -> None:
         10.0 ** rng.uniform(-37, 38, k), rng.standard_normal(k),
     ]  # fmt: skip
     imatrices = [
-        None,
+        np.ones(k) if tensors.types()[name].needs_imatrix else None,
         np.zeros(k),
         np.full(k, 1e-38),
         np.full(k, 3e38),
@@ -318,7 +320,7 @@ NAN[1, 7] = np.nan
         (lambda: tensors.quantize(X, -1), "type is -1"),
         (lambda: tensors.quantize(X, 1 << 70), "type is 1180591620717411303424"),
         (lambda: tensors.quantize(X, None), "type is None"),  # type: ignore[arg-type]
-        (lambda: tensors.quantize(X, "IQ2_XS"), "IQ2_XS can be read but not written here"),
+        (lambda: tensors.quantize(X, "IQ2_XS"), "IQ2_XS needs an importance matrix"),
         (lambda: tensors.quantize(X[:, :100], "Q8_0"), "rows of 100 values; Q8_0 has blocks of 32"),
         (lambda: tensors.quantize(np.float32(1), "Q8_0"), "single number"),
         (lambda: tensors.quantize(X.astype(np.float64), "Q8_0"), r"float64; pass float32: array\.astype"),

@@ -16,17 +16,19 @@ from edgellm.cli.app import COMMANDS, cli
 
 WIDTH = 100
 _CLICK = re.compile(r"(<!-- pages printed by click )[\d.]*( -->)")
-_BLOCK = re.compile(r"(<!-- help: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- help: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def help_page(name: str) -> str:
-    """The help page of a command, or of the program for ``edgellm``."""
-    root = click.Context(cli, info_name="edgellm", terminal_width=WIDTH, **cli.context_settings)
-    if name == "edgellm":
-        return cli.get_help(root)
-    command = cli.get_command(root, name)
-    assert command is not None, name
-    return command.get_help(click.Context(command, info_name=name, parent=root, terminal_width=WIDTH))
+    """The help page of a command, as ``gguf split``, or of the program for ``edgellm``."""
+    command: click.Command = cli
+    context = click.Context(cli, info_name="edgellm", terminal_width=WIDTH, **cli.context_settings)
+    for word in name.split() if name != "edgellm" else ():
+        assert isinstance(command, click.Group), name
+        found = command.get_command(context, word)
+        assert found is not None, name
+        command, context = found, click.Context(found, info_name=word, parent=context, terminal_width=WIDTH)
+    return command.get_help(context)
 
 
 def updated(text: str) -> str:

@@ -22,6 +22,8 @@ COMMANDS = {
     "rm": "Remove models from this machine.",
     "tokenize": "Show how MODEL cuts TEXT into tokens.",
     "bench": "Measure how fast MODEL runs.",
+    "convert": "Make a GGUF file from a Hugging Face model folder.",
+    "gguf": "Look into GGUF files, and split, merge, compare and edit them.",
     "doctor": "Check this machine and this installation.",
 }
 

@@ -67,6 +67,7 @@ class TensorType(NamedTuple):
         bytes: Bytes of one block.
         own_kernel: Whether `matmul` and `dot` take it.
         quantizes: Whether `quantize` makes it.
+        needs_imatrix: Whether it does so only with an importance matrix.
     """
 
     name: str
@@ -75,6 +76,7 @@ class TensorType(NamedTuple):
     bytes: int
     own_kernel: bool
     quantizes: bool
+    needs_imatrix: bool
 
 
 _TYPES = {row[0]: TensorType(*row) for row in _tensors.types()}

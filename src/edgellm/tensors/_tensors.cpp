@@ -109,7 +109,7 @@ py::list types()
     py::list list;
     el_tensor_type t;
     for (std::size_t i = 0; library->type_at(i, &t); i++)
-        list.append(py::make_tuple(t.name, t.number, t.elements, t.bytes, t.own_kernel, t.quantizes));
+        list.append(py::make_tuple(t.name, t.number, t.elements, t.bytes, t.own_kernel, t.quantizes, t.needs_imatrix));
     return list;
 }
 

@@ -1,0 +1,77 @@
+"""Files that appear whole or not at all: written beside their target under another name, synced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from edgellm.errors import FileError, InvalidArgument
+
+
+class Outputs:
+    """
+    The files a command makes. Leaving the block without an exception puts all of them in place, the first one last.
+
+    Args:
+        paths: Their names, all in one folder.
+        n_bytes: How large all of them will be together.
+        force: Replace files that exist.
+
+    Raises:
+        InvalidArgument: One exists already and *force* is not given.
+        FileError: The folder is missing or the disk has too little room.
+    """
+
+    def __init__(self, paths: Sequence[Path], n_bytes: int, *, force: bool = False) -> None:
+        self._paths = list(paths)
+        self._temporary = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
+        for path in self._paths:
+            if path.is_dir():
+                raise InvalidArgument(f"{path} is a folder: name the file to write")
+            if path.exists() and not force:
+                raise InvalidArgument(f"{path} exists: --force replaces it")
+        folder = self._paths[0].absolute().parent
+        if not folder.is_dir():
+            raise FileError(f"the folder {folder} does not exist")
+        free = shutil.disk_usage(folder).free
+        if n_bytes > free:
+            raise FileError(f"{folder} has {free / 1e6:.0f} MB free, {n_bytes / 1e6:.0f} MB are needed")
+
+    def temporary(self, number: int = 0) -> Path:
+        """Where file *number* is until it is complete."""
+        return self._temporary[number]
+
+    def open(self, number: int = 0) -> BinaryIO:
+        """Begin file *number*, for writing; the caller closes it."""
+        return self._temporary[number].open("wb")
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._put_in_place()
+        finally:
+            for path in self._temporary:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _put_in_place(self) -> None:
+        for path in self._temporary:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        for temporary, path in reversed(list(zip(self._temporary, self._paths, strict=True))):
+            os.replace(temporary, path)
+        if os.name != "nt":
+            folder = os.open(self._paths[0].absolute().parent, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # some network folders cannot
+                os.fsync(folder)
+            os.close(folder)
