@@ -209,7 +209,7 @@ static result by_ggml(const plan_case *c, int64_t rows)
     el_stock *stock = NULL;
     result r = {NULL, 0, 0};
 
-    if (el_stock_new(&stock, g.nodes, ggml, 2) != EDGELLM_OK) {
+    if (el_stock_new(&stock, g.nodes, ggml, 2, NULL) != EDGELLM_OK) {
         fprintf(stderr, "%s\n", el_error_text());
         exit(1);
     }
