@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from edgellm.llm import LLM
-    from edgellm.results import ChatCompletion, Chunk, Completion, ModelInfo, Timings, TokenLogprob
+    from edgellm.results import ChatCompletion, Chunk, Completion, ModelInfo, RankedDocument, Timings, TokenLogprob
     from edgellm.sampling import SamplingParams
     from edgellm.tokenizer import Tokenizer
 
@@ -56,7 +56,7 @@ _MODULES = {
         "Unsupported",
     ),
     "llm": ("LLM",),
-    "results": ("ChatCompletion", "Chunk", "Completion", "ModelInfo", "Timings", "TokenLogprob"),
+    "results": ("ChatCompletion", "Chunk", "Completion", "ModelInfo", "RankedDocument", "Timings", "TokenLogprob"),
     "sampling": ("SamplingParams",),
     "tokenizer": ("Tokenizer",),
 }
@@ -81,6 +81,7 @@ __all__ = [  # noqa: RUF022  # what most programs need stands first
     "ModelNotFound",
     "NumericError",
     "OutOfMemory",
+    "RankedDocument",
     "TemplateError",
     "Timings",
     "TokenLogprob",

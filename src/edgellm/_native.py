@@ -535,9 +535,7 @@ class Engine(Handle):
         """Forget the tokens from *n_tokens* on. Abandons a step that has not finished."""
         check(load()[1].edgellm_seq_truncate(self.pointer, seq, n_tokens))
 
-    def sample(
-        self, seq: int, params: SamplingParams, seed: int, history: Sequence[int], heal_token: int = -1
-    ) -> None:
+    def sample(self, seq: int, params: SamplingParams, seed: int, history: Sequence[int], heal_token: int = -1) -> None:
         """Start a generation on a sequence; *history* is what the penalties count from the start."""
         ffi, lib = load()
         settings = ffi.new("edgellm_sampling *")

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
 from edgellm import _native
 from edgellm.chat import ChatFormat
+from edgellm.embedding import (
+    RERANK_TEMPLATE,
+    Embedder,
+    check_numpy,
+    finished,
+    needs_text,
+    pair_tokens,
+    ranked,
+)
 from edgellm.errors import Cancelled, ClosedError, ContextOverflow, EdgellmError, InvalidArgument
 from edgellm.generation import Batch, Core, Run, compute_logits
-from edgellm.results import ChatCompletion, Chunk, Completion, ModelInfo, TokenLogprob
+from edgellm.results import ChatCompletion, Chunk, Completion, ModelInfo, RankedDocument, TokenLogprob
 from edgellm.sampling import SamplingParams
 from edgellm.tokenizer import Tokenizer
 
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KvType = Literal["f16", "f32", "q8_0"]
+Pooling = Literal["none", "mean", "cls", "last"]
 Message = Mapping[str, Any]
 MAX_LOGITS = 64 << 20  # bytes of logits in one step, when the caller leaves the choice to us
 _DEFAULTS = SamplingParams()
@@ -70,15 +81,24 @@ class LLM:
     ) -> None:
         self._seed = SamplingParams(seed=seed).seed
         self._model = _native.Model(_resolve(model))
-        try:
-            engine = self._model.engine(n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=threads, kv_type=kv_type)
-        except EdgellmError:
-            self._model.close()
-            raise
         self._vocab = self._model.vocab()
         self.info: ModelInfo = self._model.info
         self.tokenizer = Tokenizer._of(self._vocab)
-        self._core = Core(engine, self.tokenizer)
+        self._embedders: dict[str, Embedder] = {}
+        self._embedder_options = (n_ctx, threads)
+        self._making = threading.Lock()
+        try:
+            if self.info.gives_logits:
+                engine = self._model.engine(
+                    n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=threads, kv_type=kv_type
+                )
+                self._core = Core(engine, self.tokenizer)
+            else:
+                self._core = self._embedder("model").core
+        except EdgellmError:
+            self._vocab.close()
+            self._model.close()
+            raise
         self.n_ctx: int = self._core.info.n_ctx
         self.threads: int = self._core.info.n_threads
         self.isa: str = self._core.info.isa
@@ -97,6 +117,9 @@ class LLM:
         """Free everything. Closing twice is fine; any other use then raises ClosedError, also calls under way."""
         if not self._core.engine.closed:
             self._core.cancel()
+        for embedder in self._embedders.values():
+            embedder.core.cancel()
+            embedder.close()
         self._core.engine.close()
         self._vocab.close()
         self._model.close()
@@ -105,6 +128,8 @@ class LLM:
         """End all calls under way with Cancelled, from any thread. Calls that begin later are not touched."""
         self._check_open()
         self._core.cancel()
+        for embedder in self._embedders.values():
+            embedder.core.cancel()
 
     def _check_open(self) -> None:
         if self._core.engine.closed:
@@ -274,6 +299,7 @@ class LLM:
 
     def _run(self, prompt: str | Sequence[int], params: SamplingParams, seed: int) -> Run:
         """A prompt, without its last token if that is to be healed."""
+        needs_text(self._model)
         ids = self._ids(prompt)
         if params.token_healing and len(ids) > 1 and self.tokenizer.has_spelling(ids[-1]):
             return Run(ids[:-1], params, seed, heal_token=ids[-1])
@@ -359,6 +385,7 @@ class LLM:
         """
         self._check_open()
         chosen = (params or _DEFAULTS).with_overrides(overrides)
+        needs_text(self._model)
         if chosen.token_healing:
             raise InvalidArgument("token_healing is for prompts that end inside a word; a chat's prompt never does")
         ids = self._fitting(
@@ -431,6 +458,7 @@ class LLM:
         except ImportError:
             raise EdgellmError("logits() returns NumPy arrays; run: pip install numpy") from None
         self._check_open()
+        needs_text(self._model)
         n_vocab = self.info.n_vocab
         if chunk is None:
             chunk = max(1, MAX_LOGITS // (4 * n_vocab))
@@ -446,6 +474,119 @@ class LLM:
 
         compute_logits(self._core, prompts, min(chunk, self._core.info.n_batch), keep)
         return results[0] if single else results
+
+    # ---- embeddings --------------------------------------------------------------------------------------------------
+
+    def _embedder(self, pooling: str) -> Embedder:
+        with self._making:
+            if pooling not in self._embedders:
+                n_ctx, threads = self._embedder_options
+                self._embedders[pooling] = Embedder(self._model, self.tokenizer, pooling, n_ctx, threads)
+            return self._embedders[pooling]
+
+    @overload
+    def embed(
+        self,
+        texts: str,
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def embed(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...
+
+    def embed(
+        self,
+        texts: Any,
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """
+        Turn texts into vectors whose angles say how near their meanings are.
+
+        Texts share steps, the longest first; a text's vector does not depend on what else is in the call.
+
+        Args:
+            texts: A text, token ids, or a list of either.
+            pooling: How rows become one vector: "mean", "cls" (the first token's), "last"; "none": one vector for each
+                token. None: as the file says, "mean" when it does not.
+            normalize: Scale each vector to length 1, so that a dot product is the cosine.
+            dimensions: Keep only the first so many numbers, for models trained for that (Matryoshka).
+            truncate: Cut texts that are too long instead of raising.
+
+        Returns:
+            Float32, shape ``(n_embd_out,)`` for one text, ``(len(texts), n_embd_out)`` for a list; with "none" an array
+            ``(tokens, n_embd_out)`` for each text.
+
+        Raises:
+            InvalidArgument: A text is empty, or an option is wrong.
+            ContextOverflow: A text is longer than the model reads. Nothing was computed.
+            Cancelled: `cancel` was called.
+        """
+        check_numpy()
+        import numpy as np
+
+        self._check_open()
+        if pooling is not None and pooling not in get_args(Pooling):
+            raise InvalidArgument(f"pooling is {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
+        single, many = _as_list(texts) if len(texts) or isinstance(texts, (str, bytes)) else (False, [])
+        embedder = self._embedder(pooling or "model")
+        ids = [embedder.fitting(self._embedding_ids(one), number, truncate) for number, one in enumerate(many)]
+        rows = [finished(one, normalize, dimensions) for one in embedder.run(ids)]
+        if embedder.pooling == "none":
+            return rows[0] if single else rows
+        if single:
+            vector: NDArray[np.float32] = rows[0][0]
+            return vector
+        return np.concatenate(rows) if rows else np.empty((0, dimensions or self.info.n_embd_out), np.float32)
+
+    def _embedding_ids(self, text: str | bytes | Sequence[int]) -> list[int]:
+        if isinstance(text, (str, bytes)):
+            return self.tokenizer.encode(text, add_special=True)
+        return list(_native.token_array(text))
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, truncate: bool = False
+    ) -> list[RankedDocument]:
+        """
+        Order *documents* by how well they answer *query*, with a reranker model.
+
+        Args:
+            query: A text.
+            documents: Texts.
+            top_n: Return only so many.
+            truncate: Cut pairs that are too long instead of raising.
+
+        Returns:
+            The best first: `RankedDocument.index` is the place in *documents*, `RankedDocument.score` the classifier's
+            first number, as it is (a logit for most models, a probability for Qwen 3).
+
+        Raises:
+            Unsupported: The model has no classifier.
+            InvalidArgument, ContextOverflow, Cancelled: See `embed`.
+        """
+        check_numpy()
+        self._check_open()
+        if isinstance(documents, str):
+            raise InvalidArgument("documents is one text; give a list of texts")
+        embedder = self._embedder("rank")
+        template = self.metadata.get(RERANK_TEMPLATE)
+        pairs = [pair_tokens(self.tokenizer, query, one, template) for one in documents]
+        ids = [embedder.fitting(pair, number, truncate) for number, pair in enumerate(pairs)]
+        return ranked([float(rows[0, 0]) for rows in embedder.run(ids)], documents, top_n)
 
 
 def _resolve(model: str | os.PathLike[str]) -> Path:

@@ -55,6 +55,22 @@ class ModelInfo:
     pooling: str | None
 
 
+@dataclass(frozen=True)
+class RankedDocument:
+    """
+    A document and how well it answers.
+
+    Attributes:
+        index: Its place in the list that was ranked.
+        score: The classifier's number; higher is better.
+        document: Its text.
+    """
+
+    index: int
+    score: float
+    document: str
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
     """

@@ -121,6 +121,13 @@ def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | No
     return llm
 
 
+def load_for_embedding(path: Path, *, threads: int | None = None) -> LLM:
+    """Load the model file for embeddings, with as little cache for text as can be."""
+    from edgellm import LLM
+
+    return LLM(path, n_ctx=0, threads=threads or 0, n_seqs=1)
+
+
 def _import_templates() -> None:
     with contextlib.suppress(Exception):  # whoever needs it meets the same failure
         import edgellm.template.sandbox  # noqa: F401

@@ -21,6 +21,8 @@ COMMANDS = {
     "show": "Tell what is in a model.",
     "rm": "Remove models from this machine.",
     "tokenize": "Show how MODEL cuts TEXT into tokens.",
+    "embed": "Turn texts into vectors.",
+    "rerank": "Order texts by how well they answer QUERY.",
     "bench": "Measure how fast MODEL runs.",
     "convert": "Make a GGUF file from a Hugging Face model folder.",
     "gguf": "Look into GGUF files, and split, merge, compare and edit them.",

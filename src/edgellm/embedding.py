@@ -1,0 +1,182 @@
+"""
+Embeddings and reranking: texts through the model in shared steps, longest first, and what comes out as arrays.
+
+An embedding engine is made when it is first wanted, one for each pooling; an encoder's LLM has no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgellm import _native
+from edgellm.errors import ContextOverflow, EdgellmError, InvalidArgument, Unsupported
+from edgellm.generation import Core, close_all
+from edgellm.results import RankedDocument
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgellm.tokenizer import Tokenizer
+
+MAX_TOKENS = 4096  # of one step, and so of one text where a model reads it at once
+N_SEQS = 64  # texts in one step
+RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
+
+
+class Embedder:
+    """A core that computes embeddings with one pooling."""
+
+    def __init__(self, model: _native.Model, tokenizer: Tokenizer, pooling: str, n_ctx: int, threads: int) -> None:
+        self.model = model
+        self.pooling = pooling if pooling != "model" else model.info.pooling or "mean"
+        whole = not model.info.causal or self.pooling == "mean"
+        n_ctx = n_ctx or min(model.info.n_ctx_train or MAX_TOKENS, MAX_TOKENS)
+        engine = model.engine(
+            n_ctx=n_ctx,
+            n_seqs=N_SEQS,
+            n_batch=min(MAX_TOKENS, max(512, n_ctx)) if whole else 512,
+            n_threads=threads,
+            kv_type="f32" if model.info.type in ("F32", "F16", "BF16") else "f16",
+            pooling=pooling,
+        )
+        self.core = Core(engine, tokenizer)
+        self.limit = min(self.core.info.n_ctx, self.core.info.n_batch) if whole else self.core.info.n_ctx
+
+    def fitting(self, ids: list[int], number: int, truncate: bool) -> list[int]:
+        """*ids* of text *number*, if they fit; with *truncate* as many as do, the last token kept."""
+        if not ids:
+            raise InvalidArgument(f"text {number} is empty and this vocabulary puts no token around it")
+        if len(ids) <= self.limit:
+            return ids
+        if truncate:
+            return [*ids[: self.limit - 1], ids[-1]]
+        raise ContextOverflow(
+            f"text {number} has {len(ids)} tokens, and this model takes {self.limit} at once; shorten it, "
+            "or use truncate=True"
+        )
+
+    def run(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Rows of each text: shape (1, width), or (tokens, width) with pooling "none". In the order of *texts*."""
+        import numpy as np
+
+        results: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)] * len(texts)
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        core = self.core
+        epoch = core.epoch
+        while order:
+            with core.turns.turn():
+                core.check(epoch)
+                self._step(texts, order, results, epoch)
+        return results
+
+    def _step(
+        self, texts: Sequence[Sequence[int]], order: list[int], results: list[NDArray[np.float32]], epoch: int
+    ) -> None:
+        """The longest texts that go into one step together; one that is longer than a step goes alone, in parts."""
+        import numpy as np
+
+        core, room = self.core, self.core.info.n_batch
+        seqs: list[int] = []
+        chosen: list[int] = []
+        n_blocks = core.engine.info().n_blocks_free
+        while order and len(chosen) < core.info.n_seqs:
+            tokens = texts[order[0]]
+            if chosen and (len(tokens) > room or (len(tokens) + 31) // 32 > n_blocks):
+                break
+            chosen.append(order.pop(0))
+            room -= len(tokens)
+            n_blocks -= (len(tokens) + 31) // 32
+        try:
+            seqs = [core.engine.open_seq() for _ in chosen]
+            ids = [texts[i] for i in chosen]
+            if len(ids) == 1:
+                while len(ids[0]) > core.info.n_batch:
+                    part, ids[0] = ids[0][: core.info.n_batch], ids[0][core.info.n_batch :]
+                    core.step([(seqs[0], part, _native.OUT_ALL, False)], epoch)
+                    if self.pooling == "none":
+                        results[chosen[0]] = np.concatenate(
+                            [results[chosen[0]].reshape(-1, self._width()), self._rows(0)]
+                        )
+            core.step([(seq, one, _native.OUT_ALL, False) for seq, one in zip(seqs, ids, strict=True)], epoch)
+            for number, which in enumerate(chosen):
+                rows = self._rows(number)
+                before = results[which]
+                results[which] = np.concatenate([before, rows]) if self.pooling == "none" and before.size else rows
+        finally:
+            close_all(core, seqs)
+
+    def _width(self) -> int:
+        return self.core.engine.embeddings(0)[1]
+
+    def _rows(self, number: int) -> NDArray[np.float32]:
+        import numpy as np
+
+        rows, width = self.core.engine.embeddings(number)
+        block: NDArray[np.float32] = np.frombuffer(rows, np.float32).reshape(-1, width).copy()
+        return block
+
+    def close(self) -> None:
+        """Give the engine back."""
+        self.core.engine.close()
+
+
+def check_numpy() -> None:
+    """Arrays need NumPy, which small installations leave out."""
+    try:
+        import numpy  # noqa: F401
+    except ImportError:
+        raise EdgellmError("embeddings are NumPy arrays; run: pip install numpy") from None
+
+
+def finished(rows: NDArray[np.float32], normalize: bool, dimensions: int | None) -> NDArray[np.float32]:
+    """The first *dimensions* of each row (Kusupati et al. 2022, Matryoshka), then to length 1."""
+    import numpy as np
+
+    if dimensions is not None:
+        if not 1 <= dimensions <= rows.shape[-1]:
+            raise InvalidArgument(f"dimensions is {dimensions}; this model's embeddings have 1 to {rows.shape[-1]}")
+        rows = rows[..., :dimensions]
+    if normalize:
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.float32(1e-12))
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def pair_tokens(tokenizer: Tokenizer, query: str, document: str, template: str | None) -> list[int]:
+    """
+    What a reranker reads.
+
+    The file's own template, with {query} and {document}; else BERT's and RoBERTa's form: BOS query EOS SEP document
+    EOS, as far as the vocabulary has those.
+    """
+    if template:
+        text = template.replace("{query}", query).replace("{document}", document)
+        return tokenizer.encode(text, add_special=True, parse_special=True)
+    first, second = tokenizer.encode(query), tokenizer.encode(document)
+    bos, eos, sep = tokenizer.bos, tokenizer.eos, tokenizer.sep
+    end = eos if eos is not None else sep
+    ids = [] if bos is None else [bos]
+    ids += first + ([] if end is None else [end])
+    if sep is not None and sep == eos:  # RoBERTa: </s></s>
+        ids.append(sep)
+    return ids + second + ([] if end is None else [end])
+
+
+def ranked(scores: Sequence[float], documents: Sequence[str], top_n: int | None) -> list[RankedDocument]:
+    """Best first; equal scores in the order of the documents."""
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    return [RankedDocument(index=i, score=scores[i], document=documents[i]) for i in order[:top_n]]
+
+
+def needs_text(model: _native.Model) -> None:
+    """
+    Refuse to generate with an encoder.
+
+    Raises:
+        Unsupported: It gives embeddings alone.
+    """
+    if not model.info.gives_logits:
+        raise Unsupported(
+            f"{model.info.path.name} is a {model.info.architecture} model: it gives embeddings, not text; use embed()"
+        )
