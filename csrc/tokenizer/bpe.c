@@ -1,6 +1,7 @@
 /* bpe.c - byte-pair encoding by merge ranks: "gpt2" over GPT-2's byte alphabet, "gemma4" over plain UTF-8 with U+2581
- * for blanks, "whitespace" over plain UTF-8 whose white space only divides. The merges stay as the file spells them: "left right" is hashed whole, and a pair is looked up by
- * writing it the same way, so that loading splits and joins nothing. */
+ * for blanks, "whitespace" over plain UTF-8 whose white space only divides. The merges stay as the file spells them:
+ * "left right" is hashed whole, and a pair is looked up by writing it the same way, so that loading splits and joins
+ * nothing. */
 #include "tokenizer_impl.h"
 
 #include <string.h>

@@ -35,6 +35,8 @@ static uint32_t unit_at(const el_charsmap *map, uint32_t i)
 
 static uint32_t offset_of(uint32_t unit) { return unit >> 10 << ((unit & 1u << 9) >> 6); }
 
+enum { MAX_REPLACEMENT = 256 }; /* NFKC's longest, of U+FDFA, has 33 bytes; a text must not grow without bound */
+
 size_t el_charsmap_match(const el_charsmap *map, const char *text, size_t n, el_str *out)
 {
     size_t longest = 0;
@@ -62,7 +64,7 @@ size_t el_charsmap_match(const el_charsmap *map, const char *text, size_t n, el_
 
         if (value < map->n_replacements)
             end = memchr(map->replacements + value, 0, map->n_replacements - value);
-        if (!end)
+        if (!end || end - (map->replacements + value) > MAX_REPLACEMENT)
             return 0;
         *out = (el_str){map->replacements + value, (size_t)(end - (map->replacements + value))};
     }

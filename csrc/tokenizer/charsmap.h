@@ -18,7 +18,7 @@ typedef struct el_charsmap { /* points into the file */
 edgellm_status el_charsmap_open(el_charsmap *map, const uint8_t *data, size_t n);
 
 /* Bytes of text that the longest entry covers, 0: none; *out gets what takes their place. A damaged table reads as one
- * with fewer entries. */
+ * with fewer entries, and so does one whose replacements are absurdly long. */
 size_t el_charsmap_match(const el_charsmap *map, const char *text, size_t n, el_str *out);
 
 #endif

@@ -1,8 +1,7 @@
-/* plamo2.c - the tokenizer of PLaMo 2 ("plamo2"): of all ways to cut the text that with the highest sum of scores, where
- * scores are rounded to 1/10,000 and a character without a piece costs 1000 and goes out as bytes. Found from the end
- * of the text to its beginning; of equal sums the longer first piece wins.
- * Source: tokenization_plamo.py of Preferred Networks (PLaMo 2), which walks an automaton of reversed suffixes; here a
- * trie finds the same pieces. */
+/* plamo2.c - the tokenizer of PLaMo 2 ("plamo2"): of all ways to cut the text that with the highest sum of scores,
+ * where scores are rounded to 1/10,000 and a character without a piece costs 1000 and goes out as bytes. Found from the
+ * end of the text to its beginning; of equal sums the longer first piece wins. Source: tokenization_plamo.py of
+ * Preferred Networks (PLaMo 2), which walks an automaton of reversed suffixes; here a trie finds the same pieces. */
 #include "tokenizer_impl.h"
 
 #include <float.h>
@@ -38,7 +37,8 @@ static edgellm_status check_bytes(const el_tokenizer *t)
 {
     for (int byte = 0; byte < 256; byte++)
         if (t->byte_ids[byte] < 0)
-            return el_fail(EDGELLM_EFORMAT, "the vocabulary has no byte token <0x%02X>; a 'plamo2' vocabulary needs all",
+            return el_fail(EDGELLM_EFORMAT,
+                           "the vocabulary has no byte token <0x%02X>; a 'plamo2' vocabulary needs all",
                            (unsigned)byte);
     return EDGELLM_OK;
 }
@@ -52,8 +52,8 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data)
     t->plain_pieces = true;
     el_usual_roles(t, usual, EL_COUNT(usual));
     EL_TRY(copy_costs(t, data));
-    EL_TRY(el_index_trie(t, data, BIT(EL_TOKEN_UNDEFINED) | BIT(EL_TOKEN_NORMAL) | BIT(EL_TOKEN_USER_DEFINED) |
-                                      BIT(EL_TOKEN_UNUSED)));
+    EL_TRY(el_index_trie(
+        t, data, BIT(EL_TOKEN_UNDEFINED) | BIT(EL_TOKEN_NORMAL) | BIT(EL_TOKEN_USER_DEFINED) | BIT(EL_TOKEN_UNUSED)));
     el_index_bytes(t);
     EL_TRY(check_bytes(t));
 done:

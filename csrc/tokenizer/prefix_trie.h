@@ -1,6 +1,7 @@
 /* prefix_trie.h - which strings of a set begin at a place of a text. Nodes are numbered breadth first, so that the
  * children of a node stand together in the order of their bytes and a node costs nine bytes.
- * Idea: the level-ordered trees of Jacobson 1989, "Space-efficient static trees and graphs", without the bit vectors. */
+ * Idea: the level-ordered trees of Jacobson 1989, "Space-efficient static trees and graphs", without the bit vectors.
+ */
 #ifndef EL_PREFIX_TRIE_H
 #define EL_PREFIX_TRIE_H
 

@@ -9,7 +9,10 @@
 
 static int digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : 0;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : 0;
 }
 
 /* Writes at most piece.n bytes. */
@@ -66,8 +69,9 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data)
     t->drops_bytes = true;
     t->stand_in = t->special[EDGELLM_TOKEN_UNK];
     EL_TRY(unescape_all(t));
-    EL_TRY(el_index_trie(t, data, BIT(EL_TOKEN_UNDEFINED) | BIT(EL_TOKEN_NORMAL) | BIT(EL_TOKEN_USER_DEFINED) |
-                                      BIT(EL_TOKEN_UNUSED) | BIT(EL_TOKEN_BYTE)));
+    EL_TRY(el_index_trie(t, data,
+                         BIT(EL_TOKEN_UNDEFINED) | BIT(EL_TOKEN_NORMAL) | BIT(EL_TOKEN_USER_DEFINED) |
+                             BIT(EL_TOKEN_UNUSED) | BIT(EL_TOKEN_BYTE)));
 done:
     return status;
 }

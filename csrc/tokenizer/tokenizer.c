@@ -7,9 +7,8 @@
 #include "utf8.h"
 
 static const el_family *const families[] = {
-    &el_family_bpe,       &el_family_spm,  &el_family_gemma4, &el_family_unigram,
-    &el_family_wordpiece, &el_family_rwkv, &el_family_plamo2, &el_family_whitespace,
-    &el_family_test,      &el_family_none};
+    &el_family_bpe,  &el_family_spm,    &el_family_gemma4,     &el_family_unigram, &el_family_wordpiece,
+    &el_family_rwkv, &el_family_plamo2, &el_family_whitespace, &el_family_test,    &el_family_none};
 
 static const char *const role_keys[] = {
     "bos_token_id",     "eos_token_id",     "eot_token_id",     "unknown_token_id", "seperator_token_id",

@@ -59,7 +59,7 @@ struct el_tokenizer {
     bool whole_words;
     el_str *merges;
     el_piece_table merge_ranks; /* of "left right" to its rank */
-    bool drops_spaces; /* white space only divides */
+    bool drops_spaces;          /* white space only divides */
     /* WordPiece */
     bool lowers, strips_accents;
     /* families that look for the pieces that begin at a place */
@@ -83,7 +83,7 @@ typedef struct el_cell { /* of the best cut of a text, at a place of it */
 } el_cell;
 
 typedef struct el_known_word { /* what a short piece of text became */
-    uint64_t low, high;        /* the piece, up to 15 bytes, and its length on top: never 0, so empty entries match nothing */
+    uint64_t low, high; /* the piece, up to 15 bytes, and its length on top: never 0, so empty entries match nothing */
     int32_t n, ids[3];
 } el_known_word;
 

@@ -14,8 +14,8 @@ typedef struct el_fold { /* first, first + step, ... last become to, to + step, 
 extern const el_fold el_unicode_lower[], el_unicode_base[], el_unicode_controls[];
 extern const size_t el_unicode_n_lower, el_unicode_n_base, el_unicode_n_controls;
 
-uint32_t el_lower_of(uint32_t cp);  /* the small letter, or cp; ASCII too */
-uint32_t el_unaccented(uint32_t cp);   /* the first code point of its canonical decomposition */
-bool el_is_control_cp(uint32_t cp); /* general category Cc, Cf, Co or Cs; ASCII too */
+uint32_t el_lower_of(uint32_t cp);   /* the small letter, or cp; ASCII too */
+uint32_t el_unaccented(uint32_t cp); /* the first code point of its canonical decomposition */
+bool el_is_control_cp(uint32_t cp);  /* general category Cc, Cf, Co or Cs; ASCII too */
 
 #endif

@@ -30,8 +30,8 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data)
     el_usual_roles(t, usual, EL_COUNT(usual));
     t->stand_in = t->special[EDGELLM_TOKEN_UNK];
     t->drops_bytes = true;
-    return el_index_trie(t, data, BIT(EL_TOKEN_UNDEFINED) | BIT(EL_TOKEN_NORMAL) | BIT(EL_TOKEN_USER_DEFINED) |
-                                      BIT(EL_TOKEN_UNUSED));
+    return el_index_trie(
+        t, data, BIT(EL_TOKEN_UNDEFINED) | BIT(EL_TOKEN_NORMAL) | BIT(EL_TOKEN_USER_DEFINED) | BIT(EL_TOKEN_UNUSED));
 }
 
 /* As the published code has it, but for one block (U+2B820) that the common implementation misspells. */

@@ -23,10 +23,12 @@ import pytest
 
 from edgellm import Tokenizer
 from edgellm.errors import FormatError, InvalidArgument, Unsupported
-from tests.support.gguf_writer import TYPE_F32, TYPE_I32, TYPE_STR, U32, Arr, Bool, Str, write_gguf
+from tests.support.gguf_writer import TYPE_F32, TYPE_I32, TYPE_STR, TYPE_U8, U32, Arr, Bool, Str, write_gguf
+from tests.support.vocabularies import KINDS, Metadata
 
 # Recorded with llama.cpp: ids with and without special tokens (added and parsed), and the bytes the latter give back.
 VOCABULARIES = [
+    "bert-bge",
     "command-r",
     "deepseek-llm",
     "falcon",
@@ -120,7 +122,8 @@ def test_random_bytes(name: str, vocabulary: Callable[[str], Path]) -> None:
         start = time.process_time()
         ids = tokenizer.encode(noise)
         assert time.process_time() - start < 5
-        assert all(0 <= i < tokenizer.n_tokens and not tokenizer.is_control(i) for i in ids[:10_000])
+        text_ids = (i for i in ids[:10_000] if i != tokenizer.unk)
+        assert all(0 <= i < tokenizer.n_tokens and not tokenizer.is_control(i) for i in text_ids)
         if name == "llama-spm":  # byte tokens: nothing is lost
             assert tokenizer.decode(ids) == noise
 
@@ -145,6 +148,62 @@ def test_largest_vocabulary_loads_quickly(real_model: Callable[[str], Path]) -> 
         Tokenizer(path).close()
         times.append(time.process_time() - start)
     assert min(times) < 0.100, times  # room for busy machines
+
+
+SMALL = Path(__file__).parents[1] / "data" / "vocab_small"
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_recorded_ids_of_small_vocabularies(kind: str, tmp_path: Path) -> None:
+    """Recorded with llama.cpp by tests/data/vocab_small/record.py."""
+    from tools.parity_vocab import compare
+
+    row = compare(kind, write_gguf(tmp_path / "vocab.gguf", KINDS[kind]()), SMALL / f"{kind}.json.gz")
+    assert row.verdict == "pass" and row.strings > 300, row
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_small_vocabularies_take_any_bytes(kind: str, tmp_path: Path) -> None:
+    noise = random.Random(8).randbytes(50_000)
+    with Tokenizer(write_gguf(tmp_path / "vocab.gguf", KINDS[kind]())) as tokenizer:
+        ids = tokenizer.encode(noise)
+        assert all(0 <= i < tokenizer.n_tokens and not tokenizer.is_control(i) or i == tokenizer.unk for i in ids)
+        if kind in ("rwkv", "plamo2"):  # bytes have tokens: nothing is lost
+            assert tokenizer.decode(ids) == noise
+        spelled = ["<|begin|>", "<|plamo:eos|>", "[CLS]", "</s>", "<mask>"]
+        for text in spelled:  # what users write is never a control token, also where a trie would find it
+            assert not any(tokenizer.is_control(i) and i != tokenizer.unk for i in tokenizer.encode(text))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "error", "pattern"),
+    [
+        ("unigram-t5", {"scores": None}, FormatError, r"scores is missing"),
+        ("unigram-xlmr", {"precompiled_charsmap": Arr(TYPE_U8, [255, 0, 0, 0, 1])}, FormatError, r"charsmap.*of 255"),
+        ("unigram-xlmr", {"precompiled_charsmap": U32(3)}, FormatError, r"charsmap must be an array of bytes"),
+        ("unigram-xlmr", {"precompiled_charsmap": Arr(TYPE_I32, [3])}, FormatError, r"must be an array of bytes"),
+        ("wordpiece", {"normalizer.lowercase": Str("yes")}, FormatError, r"normalizer\.lowercase"),
+        ("wordpiece", {"cls_token_id": U32(9999)}, FormatError, r"cls_token_id is 9999"),
+        ("plamo2", {"model": Str("plamo3")}, Unsupported, r"'plamo3'.*plamo2"),
+        ("whitespace", {"merges": None}, FormatError, r"merges is missing"),
+    ],
+)
+def test_damaged_small_vocabulary(
+    kind: str, changed: Metadata, error: type[Exception], pattern: str, tmp_path: Path
+) -> None:
+    metadata = KINDS[kind]() | {f"tokenizer.ggml.{key}": value for key, value in changed.items()}
+    kept = {key: value for key, value in metadata.items() if value is not None}
+    with pytest.raises(error, match=pattern):
+        open_made(tmp_path, kept).close()
+
+
+def test_a_missing_byte_of_plamo2_is_named(tmp_path: Path) -> None:
+    metadata = KINDS["plamo2"]()
+    tokens = metadata["tokenizer.ggml.tokens"].value
+    tokens[tokens.index("<0x25>")] = "<25>"
+    tokens[tokens.index("%") if "%" in tokens else 0] = "percent"
+    with pytest.raises(FormatError, match="<0x25>"):
+        open_made(tmp_path, metadata).close()
 
 
 # ---- made here ---------------------------------------------------------------------------------------------------

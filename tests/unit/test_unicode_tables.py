@@ -52,6 +52,29 @@ def test_every_code_point(tool: ModuleType, committed: list[int]) -> None:
     assert n_known > 270_000
 
 
+def test_folds(tool: ModuleType) -> None:
+    """Small letters and first code points of decompositions are this Python's, where it knows the code point."""
+    text = (TABLES.parent / "unicode_fold.c").read_text("ascii")
+
+    def mapped(name: str) -> dict[int, int]:
+        body = re.search(rf"el_unicode_{name}\[\d+\] = \{{(.*?)\n\}};", text, re.DOTALL)
+        assert body
+        found = {}
+        for item in re.findall(r"\{(\d+), (\d+), (\d+), (\d+)\}", body[1]):
+            first, last, step, to = map(int, item)
+            found |= {cp: to + (cp - first if step else 0) for cp in range(first, last + 1, step or 1)}
+        return found
+
+    lower, base, controls = tool.folds(unicodedata)
+    same = unicodedata.unidata_version == tool.VERSION
+    for name, expected in [("lower", lower), ("base", base)]:
+        committed = mapped(name)
+        assert all(committed.get(cp) == to for cp, to in expected.items())
+        assert len(committed) == len(expected) or not same
+    ranges = re.findall(r"\{(\d+), (\d+), 1, \d+\}", text[text.index("el_unicode_controls") :])
+    assert not same or [(int(a), int(b)) for a, b in ranges] == controls
+
+
 def test_file_is_what_the_script_writes(tool: ModuleType, committed: list[int]) -> None:
     """Rendering the committed classes gives the committed file, so nobody edited it by hand."""
 
