@@ -69,7 +69,7 @@ class Outputs:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         for temporary, path in reversed(list(zip(self._temporary, self._paths, strict=True))):
-            os.replace(temporary, path)
+            temporary.replace(path)
         if os.name != "nt":
             folder = os.open(self._paths[0].absolute().parent, os.O_RDONLY)
             with contextlib.suppress(OSError):  # some network folders cannot
