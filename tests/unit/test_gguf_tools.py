@@ -122,7 +122,7 @@ def test_split_says_what_is_wrong(model: Path, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="p-00003-of-00003"):
         merge(parts[0].path, tmp_path / "out.gguf")
     shutil.copy(parts[1].path, parts[2].path)
-    with pytest.raises(FormatError, match="p-00003-of-00003.gguf says it is part 2 of 3"):
+    with pytest.raises(FormatError, match=r"p-00003-of-00003\.gguf says it is part 2 of 3"):
         merge(parts[0].path, tmp_path / "out.gguf")
     assert not (tmp_path / "out.gguf").exists()
 

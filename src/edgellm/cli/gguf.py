@@ -84,7 +84,7 @@ def dump_command(file: Path, only_keys: bool, only_tensors: bool, as_json: bool)
         rows = [
             [t["name"], t["type"], _shape(t["shape"]), str(t["offset"]), str(t["n_bytes"])] for t in found["tensors"]
         ]
-        click.echo(_table([["NAME", "TYPE", "SHAPE", "OFFSET", "BYTES"], *rows], {3, 4}))
+        click.echo(_table([["NAME", "TYPE", "SHAPE", "OFFSET", "BYTES"], *rows] if rows else [], {3, 4}))
 
 
 def _table(rows: list[list[str]], right: set[int] | None = None) -> str:
