@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.support.tiny import CHAT_TEMPLATE, CONTROL_TOKENS, MERGES, byte_lette
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+"
 LLAMA3 += r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GEMMAS = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
 DECODERS = (
     "LlamaForCausalLM", "MistralForCausalLM", "SmolLM3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", *GEMMAS,
@@ -83,18 +84,20 @@ def proto(number: int, value: int | float | bytes) -> bytes:
 SPM_PIECES = [
     ("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((f"<0x{b:02X}>", 0.0, 6) for b in range(256)),
     ("\u2581t", -0.0, 1), ("he", -1.0, 1), ("\u2581the", -2.0, 1), ("<turn>", 0.0, 4),
-    *((letter, -20.0 - i, 1) for i, letter in enumerate("\u2581abcdefghijklmnopqrstuvwxyz")),
+    *((letter, -20.0 - i, 1) for i, letter in enumerate("\u2581" + LETTERS)),
 ]  # fmt: skip
 
 
-def spm_model(model_type: int = 2, add_dummy_prefix: bool = True) -> bytes:
-    """tokenizer.model: a few pieces over the bytes."""
-    pieces = b"".join(
+def spm_model(
+    model_type: int = 2, add_dummy_prefix: bool = True, pieces: Sequence[tuple[str, float, int]] = SPM_PIECES
+) -> bytes:
+    """tokenizer.model: by default a few pieces over the bytes."""
+    encoded_pieces = b"".join(
         proto(1, proto(1, text.encode()) + proto(2, float(score)) + (proto(3, kind) if kind != 1 else b""))
-        for text, score, kind in SPM_PIECES
+        for text, score, kind in pieces
     )
     trainer = proto(2, proto(3, model_type) + proto(40, 0) + proto(41, 1) + proto(42, 2) + proto(43, (1 << 64) - 1))
-    return pieces + trainer + proto(3, proto(1, b"identity") + proto(3, int(add_dummy_prefix)))
+    return encoded_pieces + trainer + proto(3, proto(1, b"identity") + proto(3, int(add_dummy_prefix)))
 
 
 def tiny_config(architecture: str, **overrides: Any) -> dict[str, Any]:
@@ -184,6 +187,7 @@ def tiny_folder(
     tokenizer: dict[str, Any] | bytes | None = None,
     dtype: str = "F32",
     shards: int = 1,
+    n_vocab: int = 0,
     **overrides: Any,
 ) -> Path:
     """
@@ -195,6 +199,7 @@ def tiny_folder(
         tokenizer: A tokenizer.json, or the bytes of a tokenizer.model.
         dtype: Of the weights.
         shards: In how many files.
+        n_vocab: Rows of the embedding; 0: as the tokenizer needs.
         **overrides: Of config.json.
     """
     path.mkdir(parents=True)
@@ -202,10 +207,10 @@ def tiny_folder(
     config: dict[str, Any] = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": CHAT_TEMPLATE}
     if isinstance(tokenizer, bytes):
         (path / "tokenizer.model").write_bytes(tokenizer)
-        config, n_vocab = {"chat_template": CHAT_TEMPLATE}, len(SPM_PIECES) + 2
+        config, n_vocab = {"chat_template": CHAT_TEMPLATE}, n_vocab or len(SPM_PIECES) + 2
     else:
         (path / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
-        n_vocab = len(tokenizer["model"]["vocab"]) + len(tokenizer["added_tokens"])
+        n_vocab = n_vocab or len(tokenizer["model"]["vocab"]) + len(tokenizer["added_tokens"])
     (path / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
     settings = tiny_config(architecture, vocab_size=n_vocab, **overrides)
     (path / "config.json").write_text(json.dumps(settings), "utf-8")
@@ -224,26 +229,29 @@ def write_weights(path: Path, tensors: Mapping[str, np.ndarray], dtype: str = "F
     (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}), "utf-8")
 
 
-def bert_folder(path: Path, *, pooling: str = "cls", architecture: str = "BertModel", n_embd: int = 64) -> Path:
+BERT_PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    ".",
+    ",",
+    "!",
+    "hello",
+    "world",
+    "the",
+    "##s",
+    "##ing",
+    "go",
+]
+BERT_PIECES += [prefix + letter for prefix in ("", "##") for letter in LETTERS if prefix + letter != "##s"]
+
+
+def bert_folder(
+    path: Path, *, pooling: str = "cls", architecture: str = "BertModel", pieces: Sequence[str] = BERT_PIECES
+) -> Path:
     """A tiny BERT with a WordPiece vocabulary, as sentence-transformers keeps it."""
-    pieces = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        ".",
-        ",",
-        "!",
-        "hello",
-        "world",
-        "the",
-        "##s",
-        "##ing",
-        "go",
-    ]
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    pieces += [*letters, *(f"##{letter}" for letter in letters if letter != "s")]
     path.mkdir(parents=True)
     (path / "vocab.txt").write_text("\n".join(pieces) + "\n", "utf-8")
     names = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("unk", "cls", "sep", "pad", "mask")}
@@ -254,7 +262,7 @@ def bert_folder(path: Path, *, pooling: str = "cls", architecture: str = "BertMo
     modules = [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.models.Pooling"}]
     (path / "modules.json").write_text(json.dumps(modules), "utf-8")
     config = {
-        "architectures": [architecture], "hidden_size": n_embd, "intermediate_size": 96, "num_hidden_layers": 2,
+        "architectures": [architecture], "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
         "num_attention_heads": 4, "max_position_embeddings": 64, "layer_norm_eps": 1e-12, "type_vocab_size": 2,
         "hidden_act": "gelu", "vocab_size": len(pieces), "id2label": {"0": "LABEL_0"},
     }  # fmt: skip
