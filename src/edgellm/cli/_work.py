@@ -9,9 +9,9 @@ from typing import Any
 
 
 @contextmanager
-def progress(*, hidden: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that takes what is under way, the bytes done and all bytes; a bar on a terminal, else nothing."""
-    if hidden or not sys.stderr.isatty():
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function of what is under way, the bytes done and all bytes: a bar on a terminal, elsewhere nothing."""
+    if not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich import progress as rich_progress

@@ -14,7 +14,9 @@ from edgellm.store.names import megabytes
 
 @click.command("convert")
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.  [default: DIR-TYPE.gguf here]")
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.  [default: DIR-TYPE.gguf here]"
+)
 @click.option(
     "--type",
     "type_name",

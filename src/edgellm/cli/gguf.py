@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from edgellm.cli import _options
 from edgellm.cli._text import print_json, say, table
 from edgellm.cli._work import progress
 from edgellm.store.names import megabytes, shown
+
+if TYPE_CHECKING:
+    from edgellm.tools.gguf_file import Entry
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(dir_okay=False, path_type=Path)
@@ -78,8 +81,10 @@ def dump_command(file: Path, only_keys: bool, only_tensors: bool, as_json: bool)
         click.echo(_table([[k["key"], k["type"], _value(k["value"], k["count"])] for k in found["keys"]]))
     if "tensors" in found:
         click.echo(f"\n{len(found['tensors'])} TENSORS")
-        rows = [[t["name"], t["type"], _shape(t["shape"]), str(t["offset"]), str(t["n_bytes"])] for t in found["tensors"]]
-        click.echo(_table([["NAME", "TYPE", "SHAPE", "OFFSET", "BYTES"], *rows], {3, 4}))
+        rows = [
+            [t["name"], t["type"], _shape(t["shape"]), str(t["offset"]), str(t["n_bytes"])] for t in found["tensors"]
+        ]
+        click.echo(_table([["NAME", "TYPE", "SHAPE", "OFFSET", "BYTES"], *rows] if rows else [], {3, 4}))
 
 
 def _table(rows: list[list[str]], right: set[int] | None = None) -> str:
@@ -133,7 +138,11 @@ def _check(file: Path, manifest: Path, as_json: bool) -> None:
         print_json([{"algorithm": d.algorithm, "tensor": d.tensor, "verdict": word} for word, d in verdicts])
     else:
         click.echo("\n".join(f"{d.line(file.name)}  {word}" for word, d in verdicts))
-        say(f"{wrong} of {len(verdicts)} digests are not as {manifest} says" if wrong else f"all {len(verdicts)} are right")
+        say(
+            f"{wrong} of {len(verdicts)} digests are not as {manifest} says"
+            if wrong
+            else f"all {len(verdicts)} are right"
+        )
     if wrong:
         raise click.exceptions.Exit(1)
 
@@ -220,16 +229,18 @@ def set_command(
     if (out is None) != in_place:
         raise click.UsageError("say where the result goes: -o OUT, or --in-place")
     text = value if value is not None else _read(source)
+    before: Entry | None
     if out is None:
-        old, new = set_in_place(file, key, text, type_name)
+        before, new = set_in_place(file, key, text, type_name)
     else:
         with progress() as report:
-            old, new = set_key(file, out, key, text, type_name, force=force, report=report)
-    before = _value(old.value(8), old.count) if old is not None else None
+            before, new = set_key(file, out, key, text, type_name, force=force, report=report)
     if as_json:
-        print_json({"path": str(out or file), "key": key, "type": new.type_name, "old": before, "new": _value(new.value(8), new.count)})
-    else:
-        say(f"{out or file}: {key} ({new.type_name}) is {_value(new.value(8), new.count)}, was {before or 'absent'}")
+        old = before.value() if before is not None else None
+        print_json({"path": str(out or file), "key": key, "type": new.type_name, "old": old, "new": new.value()})
+        return
+    was = _value(before.value(8), before.count) if before is not None else "absent"
+    say(f"{out or file}: {key} ({new.type_name}) is {_value(new.value(8), new.count)}, was {was}")
 
 
 def _read(source: Path | None) -> str:

@@ -20,14 +20,15 @@ def diff(a: Path, b: Path, *, values: bool = True, report: Report = no_report) -
     Compare two files.
 
     Args:
-        a, b: The files.
+        a: One file.
+        b: The other.
         values: Also compare the tensors' data.
         report: Told of the bytes compared.
 
     Returns:
-        ``{"same": bool, "metadata": {"added": [...], "removed": [...], "changed": [...]}, "tensors": {...}}``. A changed
-        tensor has those of "type", "shape" and "max_abs_diff" that differ; "max_abs_diff" is None where the type's
-        values cannot be read here.
+        ``{"same": bool, "metadata": {"added": [...], "removed": [...], "changed": [...]}, "tensors": {...}}``. A
+        changed tensor has those of "type", "shape" and "max_abs_diff" that differ; "max_abs_diff" is None where the
+        type's values cannot be read here.
 
     Raises:
         FileError, FormatError: A file cannot be read, or is damaged.
@@ -61,7 +62,7 @@ def _shown(key: str, e: Entry) -> dict[str, Any]:
 
 
 def _changed(old: Entry, new: Entry) -> dict[str, Any]:
-    found = {"key": old.key, "old": _shown(old.key, old), "new": _shown(new.key, new)}
+    found: dict[str, Any] = {"key": old.key, "old": _shown(old.key, old), "new": _shown(new.key, new)}
     if old.item_type is not None and old.type_name == new.type_name:
         pairs = zip(old.value(), new.value(), strict=False)
         found["first_difference"] = next((i for i, (x, y) in enumerate(pairs) if x != y), min(old.count, new.count))
@@ -132,9 +133,7 @@ def _distance(
     return differ, largest
 
 
-def _pieces(
-    left: GgufFile, right: GgufFile, old: TensorInfo, new: TensorInfo
-) -> Iterator[tuple[bytes, bytes]]:
+def _pieces(left: GgufFile, right: GgufFile, old: TensorInfo, new: TensorInfo) -> Iterator[tuple[bytes, bytes]]:
     """The same weights of both."""
     step = CHUNK // 4 // 256 * 256  # whole blocks of every type
     for start in range(0, old.elements, step):

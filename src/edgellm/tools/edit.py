@@ -90,8 +90,7 @@ def set_in_place(path: Path, key: str, text: str, type_name: str | None = None) 
         raise InvalidArgument(f"{path.name} has no key '{key}' to overwrite: use -o OUT instead of --in-place")
     if old.type_name != new.type_name or len(old.payload) != len(new.payload):
         raise InvalidArgument(
-            f"the value of '{key}' is {_words(old)} now and would be {_words(new)}: "
-            "use -o OUT instead of --in-place"
+            f"the value of '{key}' is {_words(old)} now and would be {_words(new)}: use -o OUT instead of --in-place"
         )
     with path.open("rb+") as file:
         file.seek(old.offset)

@@ -76,4 +76,4 @@ def to_float(data: bytes | memoryview, kind: TensorType) -> NDArray[Any] | None:
         return None
     if kind.name not in tensors.types():
         return None
-    return tensors.dequantize(np.frombuffer(data, np.uint8), kind.name)
+    return tensors.dequantize(data, kind.name, len(data) // kind.n_bytes * kind.elements)

@@ -68,8 +68,15 @@ class Outputs:
         for path in self._temporary:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        for temporary, path in reversed(list(zip(self._temporary, self._paths, strict=True))):
-            os.replace(temporary, path)
+        placed: list[Path] = []
+        try:
+            for temporary, path in reversed(list(zip(self._temporary, self._paths, strict=True))):
+                temporary.replace(path)
+                placed.append(path)
+        except BaseException:  # Ctrl-C too: some parts of a set are worth nothing
+            for path in placed:
+                path.unlink()
+            raise
         if os.name != "nt":
             folder = os.open(self._paths[0].absolute().parent, os.O_RDONLY)
             with contextlib.suppress(OSError):  # some network folders cannot

@@ -101,7 +101,8 @@ def split(
     Args:
         path: The file.
         out: Path of the parts without ``-00001-of-00003.gguf``; a ``.gguf`` at its end is left out.
-        max_bytes, max_tensors: Limits, see `plan`.
+        max_bytes: See `plan`.
+        max_tensors: See `plan`.
         force: Replace files that exist.
         report: Told of the bytes copied.
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgellm.errors import InvalidArgument, Unsupported
 from edgellm.tools.convert.families import FAMILIES, Family
 from edgellm.tools.convert.folder import Folder
@@ -66,7 +68,7 @@ def convert(
     Write a GGUF file from a Hugging Face folder.
 
     Args:
-        folder: Has config.json, the tokenizer's files and \\*.safetensors.
+        folder: Has config.json, the tokenizer's files and the weights as safetensors.
         out: The file; None: the folder's name and the type, in the current folder.
         type_name: Of TYPES, for the matrices; "auto": as most weights have it.
         pre: Name of the pre-tokenizer, instead of the one that is recognised.
@@ -120,10 +122,8 @@ def _shape(tensor: weights.Planned) -> tuple[int, ...]:
     return shape[:1] if len(shape) == 2 and shape[1] == 1 else shape  # a bias that was put in order
 
 
-def _dtype() -> object:
+def _dtype() -> np.dtype[np.float32]:
     """Given beside raw_dtype it only says that the shape is one of weights, not of bytes."""
-    import numpy as np
-
     return np.dtype(np.float32)
 
 
@@ -186,7 +186,9 @@ def _pooling_kind(source: Folder) -> str | None:
         if str(module.get("type")).endswith("Pooling"):
             config = source.json(f"{module['path']}/config.json") or {}
             for kind in _POOLING:
-                if config.get("pooling_mode") == kind or config.get(f"pooling_mode_{kind}_token{'s' * (kind == 'mean')}"):
+                if config.get("pooling_mode") == kind or config.get(
+                    f"pooling_mode_{kind}_token{'s' * (kind == 'mean')}"
+                ):
                     return kind
             if config.get("pooling_mode_lasttoken"):
                 return "lasttoken"
@@ -201,9 +203,7 @@ def _vocabulary(
     return vocab.write(source, writer, n_vocab, word_piece=family.encoder, pre=pre)
 
 
-def _write(
-    path: Path, writer: gguf.GGUFWriter, planned: list[weights.Planned], force: bool, report: Report
-) -> int:
+def _write(path: Path, writer: gguf.GGUFWriter, planned: list[weights.Planned], force: bool, report: Report) -> int:
     n_bytes = sum(tensor.n_bytes + -tensor.n_bytes % writer.data_alignment for tensor in planned)
     progress = Progress(report, f"writing {path.name}", n_bytes)
     with Outputs([path], n_bytes + (64 << 20), force=force) as outputs:

@@ -43,7 +43,9 @@ def write(folder: Folder, family: Family, writer: gguf.GGUFWriter, warnings: lis
     _check_activation(folder, family)
     n_heads = folder.count("num_attention_heads")
     writer.add_block_count(folder.count("num_hidden_layers"))
-    writer.add_context_length(folder.count("max_position_embeddings", default=131072 if family.arch == "GEMMA3" else None))
+    writer.add_context_length(
+        folder.count("max_position_embeddings", default=131072 if family.arch == "GEMMA3" else None)
+    )
     writer.add_embedding_length(folder.count("hidden_size"))
     writer.add_feed_forward_length(folder.count("intermediate_size"))
     writer.add_head_count(n_heads)
@@ -93,7 +95,9 @@ def _attention(folder: Folder, family: Family, writer: gguf.GGUFWriter, warnings
         layers = config.get("no_rope_layers")
         n_layer = folder.count("num_hidden_layers")
         if layers and list(map(bool, layers)) != [(i + 1) % 4 != 0 for i in range(n_layer)]:
-            raise Unsupported("config.json: no_rope_layers is not every fourth layer, which is what the runtime computes")
+            raise Unsupported(
+                "config.json: no_rope_layers is not every fourth layer, which is what the runtime computes"
+            )
     scalar = config.get("query_pre_attn_scalar")
     n_embd, n_heads = folder.count("hidden_size"), folder.count("num_attention_heads")
     if scalar is not None and scalar not in (head_dim(folder, family), n_embd // n_heads):
@@ -144,9 +148,7 @@ def _rope(folder: Folder, family: Family, writer: gguf.GGUFWriter, warnings: lis
     return _scaling(folder, rope, n_rot, writer, warnings)
 
 
-def _scaling(
-    folder: Folder, rope: dict[str, Any], n_rot: int, writer: gguf.GGUFWriter, warnings: list[str]
-) -> Factors:
+def _scaling(folder: Folder, rope: dict[str, Any], n_rot: int, writer: gguf.GGUFWriter, warnings: list[str]) -> Factors:
     kind = rope["rope_type"]
     if kind == "default":
         return {}
@@ -197,7 +199,9 @@ def _llama3_factors(rope: dict[str, Any], n_rot: int) -> NDArray[np.float32]:
 
 def _longrope(folder: Folder, rope: dict[str, Any], n_rot: int, writer: gguf.GGUFWriter) -> Factors:
     context = folder.count("max_position_embeddings")
-    original = folder.count("original_max_position_embeddings", default=int(rope.get("original_max_position_embeddings") or context))
+    original = folder.count(
+        "original_max_position_embeddings", default=int(rope.get("original_max_position_embeddings") or context)
+    )
     writer.add_rope_scaling_orig_ctx_len(original)
     if rope["rope_type"] == "default":
         return {}

@@ -63,8 +63,8 @@ def recognise(tokenizer: dict[str, Any]) -> str:
     name = _STEPS.get(steps)
     if name is None:
         raise Unsupported(
-            f"tokenizer.json cuts text in a way that no known pre-tokenizer does ({_shown(steps)}); if you know which of "
-            "GGUF's names is right, give it with --pre NAME"
+            f"tokenizer.json cuts text in a way that no known pre-tokenizer does ({_shown(steps)}); if you know which "
+            "of GGUF's names is right, give it with --pre NAME"
         )
     if name in WHOLE_WORDS and not tokenizer.get("model", {}).get("ignore_merges", False):
         return WITHOUT.get(name, name)

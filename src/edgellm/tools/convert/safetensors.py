@@ -72,8 +72,8 @@ def read(path: Path) -> dict[str, Tensor]:
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length < 2 or length > min(MAX_HEADER, size - 8):
             raise FormatError(
-                f"{path.name} is no safetensors file, or its download is not complete: its header claims {length} bytes "
-                f"of {size}"
+                f"{path.name} is no safetensors file, or its download is not complete: its header claims {length} "
+                f"bytes of {size}"
             )
         header = _header(path, file.read(length))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
@@ -104,8 +104,8 @@ def _tensor(path: Path, name: str, entry: Any, data: memoryview) -> Tensor:
         raise FormatError(f"{path.name}: the header's entry of tensor '{name}' is damaged: {str(entry)[:100]}")
     if dtype not in DTYPES:
         raise Unsupported(
-            f"{path.name}: tensor '{name}' has the type {dtype}; convert reads {', '.join(DTYPES)}: use the folder of the "
-            "model before it was quantized"
+            f"{path.name}: tensor '{name}' has the type {dtype}; convert reads {', '.join(DTYPES)}: use the folder "
+            "of the model before it was quantized"
         )
     if end > len(data):
         raise FormatError(

@@ -149,10 +149,13 @@ def _add_tokens(vocabulary: Vocabulary, folder: Folder, tokenizer: dict[str, Any
     decoder = (folder.json("tokenizer_config.json") or {}).get("added_tokens_decoder") or {}
     entries = [{"id": number, **entry} for number, entry in decoder.items() if isinstance(entry, dict)]
     for entry in [*entries, *((tokenizer or {}).get("added_tokens") or [])]:
-        try:
-            added[int(entry["id"])] = (entry["content"], bool(entry.get("special")))
-        except (KeyError, TypeError, ValueError):
-            raise FormatError(f"the tokenizer has a damaged entry of an added token: {str(entry)[:100]}") from None
+        if (
+            not isinstance(entry, dict)
+            or not str(entry.get("id")).isdecimal()
+            or not isinstance(entry.get("content"), str)
+        ):
+            raise FormatError(f"the tokenizer has a damaged entry of an added token: {str(entry)[:100]}")
+        added[int(entry["id"])] = (entry["content"], bool(entry.get("special")))
     for number, (text, special) in added.items():
         if special or looks_special(text):
             kind = CONTROL
@@ -209,7 +212,8 @@ def _puts_space_first(tokenizer: dict[str, Any]) -> bool:
         if step.get("type") == "Prepend":
             return True
         if step.get("type") == "Metaspace":
-            return step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never") != "never"
+            scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
+            return bool(scheme != "never")
         return any(walk(part) for part in parts)
 
     return walk(tokenizer.get("normalizer")) or walk(tokenizer.get("pre_tokenizer"))
@@ -223,11 +227,11 @@ def _word_piece(folder: Folder, tokenizer: dict[str, Any] | None) -> Vocabulary:
         vocabulary.put(number, text, NORMAL)
     config = folder.json("tokenizer_config.json") or {}
     _add_tokens(vocabulary, folder, tokenizer)
-    for number, text in enumerate(vocabulary.tokens):
-        if text in _BERT_SPECIAL.values():
+    for number, piece in enumerate(vocabulary.tokens):
+        if piece in _BERT_SPECIAL.values():
             vocabulary.types[number] = CONTROL
-        if text is not None and vocabulary.types[number] != CONTROL:
-            vocabulary.tokens[number] = text[2:] if text.startswith("##") else SPACE + text
+        if piece is not None and vocabulary.types[number] != CONTROL:
+            vocabulary.tokens[number] = piece[2:] if piece.startswith("##") else SPACE + piece
     vocabulary.special = {kind: names[text] for kind, text in _BERT_SPECIAL.items() if text in names}
     vocabulary.special |= {"bos": vocabulary.special.get("cls", -1), "eos": vocabulary.special.get("sep", -1)}
     _normalizer(vocabulary, config, tokenizer)
