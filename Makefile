@@ -14,7 +14,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 C_FILES = $(shell find csrc tests/c tests/fuzz src -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build models lint format test test-c test-python test-arm sanitize fuzz bench wheel sdist clean
+.PHONY: help tools build models lint format test test-c test-python test-arm parity sanitize fuzz bench wheel sdist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -88,6 +88,11 @@ test-arm: build ## cross-build for 64-bit ARM, run C tests and models on emulate
 	cmake --build build/arm64
 	ctest --test-dir build/arm64 --output-on-failure --parallel $(JOBS) --exclude-regex '^test_kernels$$'
 	$(PY) -m tools.arm_logits $(BUILD)/lib/print_logits build/arm64/lib/print_logits
+
+# WRITE= leaves docs/models.md alone; ARGS='--dir DIR --only REGEX' looks at others.
+WRITE ?= --write docs/models.md
+parity: build ## every family's logits beside recorded ones; renews the tables in docs/models.md
+	$(PY) -m tools.parity $(WRITE) $(ARGS)
 
 sanitize: build ## the suite under the address, undefined-behaviour and thread sanitizers (KINDS=thread)
 	JOBS=$(JOBS) PYTHON=$(PY) tools/sanitize.sh $(KINDS)
