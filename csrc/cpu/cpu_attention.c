@@ -31,9 +31,20 @@ static float *partial_of(const el_attention_job *job, int64_t row, int64_t head,
     return job->partials + (size_t)at * job->partial_floats;
 }
 
+/* What the kernels want to know of each query. */
+typedef struct queries {
+    int32_t from[MAX_QUERIES], to[MAX_QUERIES], positions[MAX_QUERIES];
+    float slopes[MAX_QUERIES];
+} queries;
+
+static int32_t position_of(const el_attention_job *job, int64_t row)
+{
+    return job->positions ? ((const int32_t *)job->positions->data)[row] : range_of(job, row)[1] - 1;
+}
+
 /* The queries of rows first .. end - 1 (of one sequence) and heads head0 .. head0 + n_heads - 1, row by row. */
 static el_attn gather(const el_attention_job *job, int64_t first, int64_t end, int64_t head0, int64_t n_heads,
-                      float *room, int32_t from[MAX_QUERIES], int32_t to[MAX_QUERIES])
+                      float *room, queries *each)
 {
     el_attn a = job->shape;
     const int64_t kv_head = head0 / (job->n_head / job->n_head_kv);
@@ -42,8 +53,10 @@ static el_attn gather(const el_attention_job *job, int64_t first, int64_t end, i
     a.n_q = 0;
     a.q = room;
     a.q_stride = (size_t)a.head_k;
-    a.first = from;
-    a.last = to;
+    a.first = each->from;
+    a.last = each->to;
+    a.slopes = job->slopes ? each->slopes : NULL;
+    a.positions = each->positions;
     a.k = (const char *)job->k->data + (size_t)kv_head * job->k->nb[2];
     a.v = (const char *)job->v->data + (size_t)kv_head * job->v->nb[2];
     a.blocks = (const int32_t *)job->tables->data + (int64_t)range[2] * job->tables->ne[0];
@@ -51,8 +64,10 @@ static el_attn gather(const el_attention_job *job, int64_t first, int64_t end, i
         range = range_of(job, row);
         for (int64_t h = 0; h < n_heads; h++, a.n_q++) {
             memcpy(room + (size_t)a.n_q * a.q_stride, query_of(job, row, head0 + h), a.q_stride * sizeof *room);
-            from[a.n_q] = range[0];
-            to[a.n_q] = range[1];
+            each->from[a.n_q] = range[0];
+            each->to[a.n_q] = range[1];
+            each->slopes[a.n_q] = job->slopes ? job->slopes[head0 + h] : 0;
+            each->positions[a.n_q] = position_of(job, row);
         }
     }
     return a;
@@ -63,7 +78,9 @@ static el_attn gather(const el_attention_job *job, int64_t first, int64_t end, i
 static void combine(const el_attention_job *job, const el_worker_scratch *s, int64_t row, int64_t head,
                     const float *partials, size_t stride, int32_t n)
 {
-    job->plan->kernels->attn_combine(s->row, partials, stride, n, -INFINITY, job->shape.head_v);
+    const float sink = job->sinks ? ((const float *)job->sinks->data)[head] : -INFINITY;
+
+    job->plan->kernels->attn_combine(s->row, partials, stride, n, sink, job->shape.head_v);
     memcpy(output_of(job, row, head), s->row, (size_t)job->shape.head_v * sizeof *s->row);
 }
 
@@ -72,8 +89,8 @@ static void whole_rows(const el_attention_job *job, int64_t first, int64_t end, 
                        const el_worker_scratch *s)
 {
     const el_kernels *k = job->plan->kernels;
-    int32_t from[MAX_QUERIES], to[MAX_QUERIES];
-    const el_attn a = gather(job, first, end, head0, job->heads_per_chunk, s->queries, from, to);
+    queries each;
+    const el_attn a = gather(job, first, end, head0, job->heads_per_chunk, s->queries, &each);
     const size_t stride = job->partial_floats;
     const int32_t seg0 = range_of(job, first)[0] / EL_ATTN_SEGMENT;
     const int32_t n = (range_of(job, end - 1)[1] - 1) / EL_ATTN_SEGMENT - seg0 + 1;
@@ -97,8 +114,8 @@ void el_attention_chunk(const void *job_, int32_t chunk, int32_t worker)
     const int64_t end = EL_MIN(first + job->rows_per_chunk, job->n_rows);
 
     if (job->split) {
-        int32_t from[MAX_QUERIES], to[MAX_QUERIES];
-        const el_attn a = gather(job, first, first + 1, head0, job->heads_per_chunk, s->queries, from, to);
+        queries each;
+        const el_attn a = gather(job, first, first + 1, head0, job->heads_per_chunk, s->queries, &each);
         job->plan->kernels->attn_segment(&a, segment, s->tile, s->kernel);
         memcpy(partial_of(job, first, head0, segment), s->tile, (size_t)a.n_q * job->partial_floats * sizeof *s->tile);
         return;

@@ -15,11 +15,14 @@ struct ggml_cgraph;
 typedef struct el_cpu_plan el_cpu_plan;
 
 /* Sources of a GGML_OP_FLASH_ATTN_EXT node beyond ggml's own, which let this backend read the paged cache by position
- * instead of by mask. Other backends ignore them. */
+ * instead of by mask. Other backends ignore them, and read from the mask what ALiBi adds (max_bias): minus the distance
+ * of query and key, which we compute from positions. */
 enum {
     EL_ATTN_RANGES =
         5, /* I32 [4, n_rows]: first visible position, position after the last, sequence (row of the tables), 0 */
-    EL_ATTN_TABLES = 6 /* I32 [max_blocks, n_seqs]: the pool's blocks of each sequence in position order */
+    EL_ATTN_TABLES = 6,   /* I32 [max_blocks, n_seqs]: the pool's blocks of each sequence in position order */
+    EL_ATTN_POSITIONS = 7 /* I32 [n_rows]: the rows' own positions; only ALiBi asks, and only where a row sees what
+                             comes after it: without, they are those before the end of the range */
 };
 
 /* Whether plans are made by this backend, which is the default; EDGELLM_CPU_BACKEND=ggml has ggml's own run them

@@ -1,4 +1,6 @@
 /* plan_attention.c - attention over the paged cache: one region, or two when rows are few and segments many. */
+#include <math.h>
+
 #include "cpu_planner.h"
 
 enum {
@@ -14,13 +16,31 @@ static int kv_kind(enum ggml_type type)
                                     : -1;
 }
 
+static bool is_kept(const struct ggml_tensor *t) { return el_base_of(t)->op == GGML_OP_NONE && t->ne[3] == 1; }
+
 bool el_is_attention(const el_planner *p, const struct ggml_tensor *t)
 {
-    const struct ggml_tensor *k = t->src[1], *v = t->src[2];
+    const struct ggml_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2], *sinks = t->src[4];
 
-    return t->op == GGML_OP_FLASH_ATTN_EXT && t->src[EL_ATTN_RANGES] && t->src[EL_ATTN_TABLES] && !t->src[4] &&
-           el_param(t, 1) == 0 && el_ready(p, t->src[0]) && kv_kind(k->type) >= 0 && kv_kind(v->type) >= 0 &&
-           k->ne[3] == 1;
+    (void)p;
+    return t->op == GGML_OP_FLASH_ATTN_EXT && t->src[EL_ATTN_RANGES] && t->src[EL_ATTN_TABLES] &&
+           q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float) && kv_kind(k->type) >= 0 && kv_kind(v->type) >= 0 &&
+           is_kept(k) && is_kept(v) && k->ne[2] == v->ne[2] && (!sinks || el_is_vector(sinks, q->ne[2]));
+}
+
+/* Heads' slopes: powers of 2^-(max_bias / n) for the first n, the largest power of two within n_head, then every other
+ * one of those that 2 n heads would have (Press et al. 2022, and its authors' code). NULL: no memory. */
+static const float *slopes_of(el_planner *p, int64_t n_head, float max_bias)
+{
+    float *slopes = el_own(p, (size_t)n_head * sizeof *slopes);
+    int64_t n = 1;
+
+    while (2 * n <= n_head)
+        n *= 2;
+    for (int64_t h = 0; slopes && h < n_head; h++)
+        slopes[h] = h < n ? exp2f(-max_bias * (float)(h + 1) / (float)n)
+                          : exp2f(-max_bias * (float)(2 * (h - n) + 1) / (float)(2 * n));
+    return slopes;
 }
 
 void el_plan_attention(el_planner *p, struct ggml_tensor *t)
@@ -32,12 +52,15 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t)
 
     if (!job)
         return;
+    el_store_sources(p, t);
     *job = (el_attention_job){.plan = p->plan,
                               .q = q,
                               .k = k,
                               .v = v,
                               .ranges = t->src[EL_ATTN_RANGES],
                               .tables = t->src[EL_ATTN_TABLES],
+                              .sinks = t->src[4],
+                              .positions = t->src[EL_ATTN_POSITIONS],
                               .out = t,
                               .n_head = q->ne[2],
                               .n_head_kv = k->ne[2],
@@ -51,6 +74,11 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t)
                            .v_stride = v->nb[1],
                            .scale = el_param(t, 0),
                            .softcap = el_param(t, 2)};
+    if (el_param(t, 1) != 0) {
+        job->slopes = slopes_of(p, job->n_head, el_param(t, 1));
+        if (!job->slopes)
+            return;
+    }
     job->n_segments = (int32_t)((k->ne[1] + EL_ATTN_SEGMENT - 1) / EL_ATTN_SEGMENT);
     job->partial_floats = el_attn_partial_floats(job->shape.head_v);
     job->heads_per_chunk = group;

@@ -100,16 +100,20 @@ INLINE __m512 finished(__m512 dots, const el_attn *a)
     return a->softcap != 0 ? _mm512_mul_ps(cap, el_tanh_lanes(_mm512_div_ps(s, cap))) : s;
 }
 
-/* Dot products to exp(score - max) over the span; 0 around it, up to whole groups of 16. */
-static void weigh(float *scores, const el_attn *a, span in, float *max, float *sum)
+/* Query i's dot products to exp(score - max) over the span; 0 around it, up to whole groups of 16. */
+static void weigh(float *scores, const el_attn *a, int32_t i_q, int32_t base, span in, float *max, float *sum)
 {
+    const __m512 slope = _mm512_set1_ps(a->slopes ? -a->slopes[i_q] : 0);
+    const int32_t own = a->slopes ? a->positions[i_q] - base - in.begin : 0; /* the query's place, from the span's */
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512 peak = _mm512_set1_ps(-INFINITY), p = _mm512_setzero_ps(), top;
 
     for (int32_t i = in.begin & ~15; i < in.end; i += 16) {
         const __m512i place = _mm512_add_epi32(_mm512_set1_epi32(i - in.begin), lanes); /* negative: before it */
         const __mmask16 seen = _mm512_cmplt_epu32_mask(place, _mm512_set1_epi32(in.end - in.begin));
-        const __m512 s = finished(_mm512_loadu_ps(scores + i), a);
+        const __m512i away = _mm512_abs_epi32(_mm512_sub_epi32(_mm512_set1_epi32(own), place));
+        const __m512 plain = finished(_mm512_loadu_ps(scores + i), a);
+        const __m512 s = a->slopes ? _mm512_fmadd_ps(slope, _mm512_cvtepi32_ps(away), plain) : plain;
         const __m512 visible = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, s);
         _mm512_storeu_ps(scores + i, visible);
         peak = _mm512_max_ps(visible, peak);
@@ -306,7 +310,7 @@ static void attn_segment(const el_attn *a, int32_t segment, float *partials, voi
         const span in = span_of(a, i, base);
         float *max = partials + (size_t)(i + 1) * one - 16;
         if (in.begin < in.end)
-            weigh(w.scores + (size_t)i * EL_ATTN_SEGMENT, a, in, max, max + 1);
+            weigh(w.scores + (size_t)i * EL_ATTN_SEGMENT, a, i, base, in, max, max + 1);
         else
             *max = -INFINITY;
     }

@@ -68,6 +68,15 @@ INLINE void gather_all(const el_attn *a, const work *w, int32_t base, span all, 
     }
 }
 
+/* ALiBi of one query, over its span. */
+INLINE void lean(float *scores, const el_attn *a, int32_t i, int32_t base, span in)
+{
+    const float slope = -a->slopes[i];
+
+    for (int32_t p = in.begin; p < in.end; p++)
+        scores[p] = fmaf(slope, fabsf((float)(a->positions[i] - base - p)), scores[p]);
+}
+
 INLINE work work_of(const el_attn *a, void *scratch)
 {
     work w = {.width = round16(EL_MAX(a->head_k, a->head_v))};
@@ -95,6 +104,8 @@ static void attn_segment(const el_attn *a, int32_t segment, float *partials, voi
     for (int32_t i = 0; i < a->n_q; i++) {
         const span in = span_of(a, i, base);
         float *max = partials + (size_t)(i + 1) * one - 16;
+        if (a->slopes)
+            lean(w.scores + (size_t)i * EL_ATTN_SEGMENT, a, i, base, in);
         if (in.begin < in.end)
             weigh(w.scores + (size_t)i * EL_ATTN_SEGMENT, in, max, max + 1);
         else

@@ -53,6 +53,8 @@ static void one_query(const el_attn *a, int32_t i, int32_t begin, int32_t end, f
     for (int32_t at = begin; at < end; at++) {
         load_row(row, a->k_type, (const uint8_t *)a->k + slot_of(a, at) * a->k_stride, a->head_k);
         scores[at - begin] = score(a, a->q + (size_t)i * a->q_stride, row);
+        if (a->slopes)
+            scores[at - begin] = fmaf(-a->slopes[i], fabsf((float)(a->positions[i] - at)), scores[at - begin]);
         *max = scores[at - begin] > *max ? scores[at - begin] : *max;
     }
     for (int32_t at = begin; at < end; at++) {

@@ -78,6 +78,9 @@ typedef struct el_attn {
     const int32_t *blocks;
     float scale;
     float softcap; /* score = softcap * tanh(score / softcap); 0: none */
+    /* ALiBi (Press et al. 2022), after the soft cap: score = fma(-slopes[i], |positions[i] - p|, score); NULL: none */
+    const float *slopes;
+    const int32_t *positions; /* of the queries themselves */
 } el_attn;
 
 /* One query's result over one segment, as floats: acc[head_v], then at el_attn_partial_floats - 16 max and sum. */

@@ -592,6 +592,8 @@ typedef struct cache {
     float *q;
 } cache;
 
+enum { LARGEST_HEAD = 576 };
+
 static size_t kv_bytes(el_kv_type type, int32_t n)
 {
     return type == EL_KV_F32 ? (size_t)n * 4 : type == EL_KV_F16 ? (size_t)n * 2 : (size_t)n / 32 * 34;
@@ -600,7 +602,7 @@ static size_t kv_bytes(el_kv_type type, int32_t n)
 static guarded kv_new(const el_kernels *ref, el_kv_type type, int32_t n, size_t *stride)
 {
     guarded g;
-    float row[256];
+    float row[LARGEST_HEAD];
 
     *stride = kv_bytes(type, n) + (type == EL_KV_F32 ? 8 : 6); /* another head lies between */
     g = guarded_new(N_SLOTS * *stride - (*stride - kv_bytes(type, n)));
@@ -610,7 +612,7 @@ static guarded kv_new(const el_kernels *ref, el_kv_type type, int32_t n, size_t 
         if (type == EL_KV_F32)
             memcpy(g.data + slot * *stride, row, kv_bytes(type, n));
         else if (type == EL_KV_F16) {
-            uint16_t half[256];
+            uint16_t half[LARGEST_HEAD];
             ref->f32_to_f16(half, row, n);
             memcpy(g.data + slot * *stride, half, kv_bytes(type, n));
         } else
@@ -652,7 +654,7 @@ static void attend(const el_kernels *t, const el_attn *a, float *y, float sink)
 
 static void attend_in_double(const el_attn *a, const cache *c, float sink, const float *y)
 {
-    static double scores[N_POSITIONS], exact[256];
+    static double scores[N_POSITIONS], exact[LARGEST_HEAD];
 
     for (int32_t i = 0; i < a->n_q; i++) {
         double max = (double)sink, total = 0;
@@ -664,6 +666,8 @@ static void attend_in_double(const el_attn *a, const cache *c, float sink, const
                      value_at(&c->k, c->k_stride, a->k_type, slot, d);
             s *= (double)a->scale;
             scores[p] = a->softcap != 0 ? (double)a->softcap * tanh(s / (double)a->softcap) : s;
+            if (a->slopes)
+                scores[p] -= (double)a->slopes[i] * abs(a->positions[i] - p);
             max = EL_MAX(max, scores[p]);
         }
         total = exp((double)sink - max);
@@ -680,10 +684,12 @@ static void attend_in_double(const el_attn *a, const cache *c, float sink, const
 }
 
 static void test_attention_of(const el_kernels *ref, const el_kernels *t, el_kv_type k_type, el_kv_type v_type,
-                              int32_t head_k, int32_t head_v, float softcap, float sink)
+                              int32_t head_k, int32_t head_v, float softcap, float sink, bool leaning)
 {
     static const int32_t bounds[N_QUERIES][2] = {{0, 700},   {0, 1},   {3, 256}, {256, 257}, {250, 600}, {0, 333},
                                                  {699, 700}, {0, 698}, {0, 698}, {5, 699},   {90, 700}};
+    float slopes[N_QUERIES];
+    int32_t positions[N_QUERIES];
     cache c;
     el_attn a = {.n_q = N_QUERIES,
                  .head_k = head_k,
@@ -706,7 +712,11 @@ static void test_attention_of(const el_kernels *ref, const el_kernels *t, el_kv_
     for (int i = 0; i < N_QUERIES; i++) {
         c.first[i] = bounds[i][0];
         c.last[i] = bounds[i][1];
+        slopes[i] = 1.0f / (float)(4 << i % 6);
+        positions[i] = i % 2 ? bounds[i][1] - 1 : bounds[i][0]; /* the last it sees, or one that sees ahead */
     }
+    a.slopes = leaning ? slopes : NULL;
+    a.positions = positions;
     a.q = c.q;
     a.first = c.first;
     a.last = c.last;
@@ -726,6 +736,8 @@ static void test_attention_of(const el_kernels *ref, const el_kernels *t, el_kv_
         one.q += (size_t)i * a.q_stride;
         one.first += i;
         one.last += i;
+        one.slopes = leaning ? slopes + i : NULL;
+        one.positions += i;
         attend(t, &one, mine, sink);
         CHECK(same_rows(mine, theirs + i * head_v, head_v));
     }
@@ -738,15 +750,17 @@ static void test_attention_of(const el_kernels *ref, const el_kernels *t, el_kv_
 
 static void test_attention(const el_kernels *ref, const el_kernels *t)
 {
-    static const int32_t heads[][2] = {{64, 64}, {128, 128}, {256, 256}, {96, 32}, {192, 128}};
+    static const int32_t heads[][2] = {{64, 64}, {128, 128}, {256, 256}, {96, 32}, {192, 128}, {576, 512}};
 
     for (int type = EL_KV_F32; type <= EL_KV_Q8_0; type++)
         for (size_t i = 0; i < EL_COUNT(heads); i++)
             test_attention_of(ref, t, (el_kv_type)type, (el_kv_type)type, heads[i][0], heads[i][1],
-                              i % 2 ? 20.0f : 0.0f, i % 3 ? -INFINITY : 1.5f);
-    test_attention_of(ref, t, EL_KV_F32, EL_KV_F16, 20, 17, 0, -INFINITY);
-    test_attention_of(ref, t, EL_KV_F16, EL_KV_F32, 1, 1, 0, -INFINITY);
-    test_attention_of(ref, t, EL_KV_Q8_0, EL_KV_F16, 64, 80, 0, -INFINITY);
+                              i % 2 ? 20.0f : 0.0f, i % 3 ? -INFINITY : 1.5f, i % 2 == 0);
+    test_attention_of(ref, t, EL_KV_F16, EL_KV_F16, 80, 80, 0, -INFINITY, true);
+    test_attention_of(ref, t, EL_KV_F32, EL_KV_F32, 72, 40, 0, 0.5f, true);
+    test_attention_of(ref, t, EL_KV_F32, EL_KV_F16, 20, 17, 0, -INFINITY, false);
+    test_attention_of(ref, t, EL_KV_F16, EL_KV_F32, 1, 1, 0, -INFINITY, false);
+    test_attention_of(ref, t, EL_KV_Q8_0, EL_KV_F16, 64, 80, 0, -INFINITY, false);
 }
 
 /* ---- all ------------------------------------------------------------------------------ */

@@ -334,6 +334,77 @@ static struct ggml_tensor *cache_rows(graph *g)
     return flat(g, x);
 }
 
+/* ---- attention ---------------------------------------------------------------------------- */
+
+enum { SLOTS = 512, BEFORE = 290, NONE = 0, SINKS = 1, SLOPES = 2, WHOLE = 4, CAP = 8 };
+
+static int attention_kind;
+
+static int32_t slot_of(int32_t position) { return (SLOTS / 32 - 1 - position / 32) * 32 + position % 32; }
+
+static void fill_ranges(struct ggml_tensor *t)
+{
+    for (int64_t r = 0; r < t->ne[1]; r++)
+        memcpy((int32_t *)t->data + 4 * r,
+               (const int32_t[4]){(int32_t)r % 3 * 7,
+                                  attention_kind & WHOLE ? BEFORE + MAX_CASE_ROWS : BEFORE + (int32_t)r + 1, 0, 0},
+               16);
+}
+
+static void fill_tables(struct ggml_tensor *t)
+{
+    for (int32_t b = 0; b < SLOTS / 32; b++)
+        ((int32_t *)t->data)[b] = slot_of(b * 32) / 32;
+}
+
+static void fill_positions(struct ggml_tensor *t)
+{
+    for (int32_t r = 0; r < t->ne[0]; r++)
+        ((int32_t *)t->data)[r] = BEFORE + r;
+}
+
+static void fill_mask(struct ggml_tensor *t)
+{
+    for (int32_t r = 0; r < t->ne[1]; r++)
+        for (int32_t p = 0; p < SLOTS; p++) {
+            const int32_t end = attention_kind & WHOLE ? BEFORE + MAX_CASE_ROWS : BEFORE + r + 1;
+            const float away = attention_kind & SLOPES ? (float)abs(BEFORE + r - p) : 0;
+            ((ggml_fp16_t *)t->data)[r * SLOTS + slot_of(p)] =
+                ggml_fp32_to_fp16(p >= r % 3 * 7 && p < end ? -away : -INFINITY);
+        }
+}
+
+/* v_at: -1, or where in K's rows V's begin. */
+static struct ggml_tensor *attention(graph *g, int kind, int64_t head_k, int64_t head_v, int64_t n_head,
+                                     int64_t n_head_kv, int64_t v_at)
+{
+    struct ggml_tensor *q = heads(g, ggml_mul_mat(g->ctx, mat(g, K, head_k * n_head), rows(g, K)), head_k), *y;
+    struct ggml_tensor *k = weight(g, GGML_TYPE_F32, head_k * n_head_kv, SLOTS, 1);
+    struct ggml_tensor *v = v_at < 0 ? weight(g, GGML_TYPE_F32, head_v * n_head_kv, SLOTS, 1) : k;
+    struct ggml_tensor *mask = filled(g, GGML_TYPE_F16, SLOTS, g->rows, fill_mask);
+
+    attention_kind = kind;
+    k = ggml_view_3d(g->ctx, k, head_k, SLOTS, n_head_kv, k->nb[1], (size_t)head_k * 4, 0);
+    v = ggml_view_3d(g->ctx, v, head_v, SLOTS, n_head_kv, v->nb[1], (size_t)head_v * 4,
+                     v_at < 0 ? 0 : (size_t)v_at * 4);
+    y = ggml_flash_attn_ext(g->ctx, ggml_permute(g->ctx, q, 0, 2, 1, 3), k, v, mask, 0.11f, kind & SLOPES ? 8.0f : 0,
+                            kind & CAP ? 5.0f : 0);
+    if (kind & SINKS)
+        ggml_flash_attn_ext_add_sinks(y, vec(g, n_head));
+    y->src[EL_ATTN_RANGES] = filled(g, GGML_TYPE_I32, 4, g->rows, fill_ranges);
+    y->src[EL_ATTN_TABLES] = filled(g, GGML_TYPE_I32, SLOTS / 32, 1, fill_tables);
+    if (kind & WHOLE)
+        y->src[EL_ATTN_POSITIONS] = filled(g, GGML_TYPE_I32, g->rows, 1, fill_positions);
+    return into(g, flat(g, y));
+}
+
+static struct ggml_tensor *plain_attention(graph *g) { return attention(g, NONE, 32, 32, 6, 2, -1); }
+static struct ggml_tensor *odd_heads(graph *g) { return attention(g, NONE, 80, 72, 3, 3, -1); }
+static struct ggml_tensor *sinking_attention(graph *g) { return attention(g, SINKS | CAP, 40, 24, 4, 1, -1); }
+static struct ggml_tensor *leaning_attention(graph *g) { return attention(g, SLOPES, 32, 32, 12, 12, -1); }
+static struct ggml_tensor *both_ways(graph *g) { return attention(g, SLOPES | WHOLE, 32, 32, 4, 2, -1); }
+static struct ggml_tensor *latent_attention(graph *g) { return attention(g, NONE, 576, 512, 72, 1, 0); }
+
 static const plan_case cases[] = {
     {.name = "activations after product", .build = activations_after_product},
     {.name = "gelus from tables", .build = table_gelus, .tolerance = 1e-6},
@@ -362,6 +433,12 @@ static const plan_case cases[] = {
     {.name = "biased experts", .build = biased_experts},
     {.name = "packed experts", .build = packed_experts, .tolerance = 1e-3},
     {.name = "moved state", .build = moved_state},
+    {.name = "plain attention", .build = plain_attention},
+    {.name = "odd heads", .build = odd_heads},
+    {.name = "sinks", .build = sinking_attention},
+    {.name = "slopes", .build = leaning_attention},
+    {.name = "slopes both ways", .build = both_ways},
+    {.name = "latent attention", .build = latent_attention},
     {.name = "cache rows", .build = cache_rows},
 };
 
