@@ -22,7 +22,10 @@ typedef struct part {
     float *state;  /* of the part's first head */
 } part;
 
-static bool decays_by_element(const struct ggml_tensor *node) { return node->src[A]->ne[0] > 1; }
+static bool decays_by_element(const struct ggml_tensor *node)
+{
+    return ggml_nelements(node->src[A]) > node->src[DT]->ne[0];
+}
 
 static int64_t heads_of_part(const struct ggml_tensor *node) { return decays_by_element(node) ? CHANNELS : 1; }
 

@@ -11,7 +11,7 @@ typedef struct el_scan {         /* F32; rows may stand apart */
     struct ggml_tensor *x;       /* [head * n_head, rows]; Mamba 1 has heads of one channel */
     struct ggml_tensor *dt;      /* [n_head, rows], before bias and softplus */
     struct ggml_tensor *dt_bias; /* [n_head] */
-    struct ggml_tensor *a;       /* [1, n_head] (Mamba 2) or [d_state, n_head] (Mamba 1): negative */
+    struct ggml_tensor *a;       /* [n_head] (Mamba 2) or [d_state, n_head] (Mamba 1): negative */
     struct ggml_tensor *b, *c;   /* [d_state * n_group, rows]; neighbouring heads form a group */
     struct ggml_tensor *d;       /* [n_head]: how much of x goes past the state */
     struct ggml_tensor *memory;  /* [d_state * head * n_head, n_states] */
