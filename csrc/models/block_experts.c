@@ -72,27 +72,32 @@ struct ggml_tensor *el_build_experts(el_graph *g, int32_t layer, struct ggml_ten
 {
     const el_expert_hparams *e = &g->model->hp.expert;
     const el_experts *w = g->model->layers[layer].experts;
-    const int64_t n_embd = x->ne[0], rows = x->ne[1];
+    const int64_t rows = x->ne[1];
     struct ggml_tensor *probs = probabilities(g, el_build_linear(g, &w->router, x)); /* [n_expert, rows] */
     struct ggml_tensor *choice = w->choice_bias ? ggml_add(g->ctx, probs, w->choice_bias) : probs;
     struct ggml_tensor *chosen, *weights, *gate = NULL, *up, *y, *in, *sum = NULL;
+    int64_t width;
 
     if (e->n_groups > 1 && e->n_groups_used < e->n_groups)
         choice = best_groups(g, choice);
     chosen = ggml_argsort_top_k(g->ctx, choice, e->n_used); /* [n_used, rows] */
     weights = ggml_reshape_3d(g->ctx, expert_weights(g, probs, chosen), 1, e->n_used, rows);
 
-    in = ggml_reshape_3d(g->ctx, x, n_embd, 1, rows);
+    in = w->into.w ? el_build_linear(g, &w->into, x) : x;
+    width = in->ne[0];
+    in = ggml_reshape_3d(g->ctx, in, width, 1, rows);
     up = el_build_linear_id(g, &w->up, in, chosen); /* [n_ff, n_used, rows] */
     if (w->gate.w)
         gate = el_build_linear_id(g, &w->gate, in, chosen);
     y = el_build_linear_id(g, &w->down, el_build_gated(g, gate, up), chosen);
     y = ggml_mul(g->ctx, y, weights);
     for (int32_t i = 0; i < e->n_used; i++) {
-        struct ggml_tensor *one = ggml_view_2d(g->ctx, y, n_embd, rows, y->nb[2], (size_t)i * y->nb[1]);
+        struct ggml_tensor *one = ggml_view_2d(g->ctx, y, width, rows, y->nb[2], (size_t)i * y->nb[1]);
         sum = sum ? ggml_add(g->ctx, sum, one) : one;
     }
     if (e->n_used == 1)
         sum = ggml_cont(g->ctx, sum);
+    if (w->back.w)
+        sum = el_build_linear(g, &w->back, sum);
     return w->shared.up.w ? ggml_add(g->ctx, sum, shared(g, w, x)) : sum;
 }

@@ -25,6 +25,8 @@ static edgellm_status read_sizes(el_hparams *hp, const el_gguf *file, const el_a
     EL_TRY(el_key_i32(file, arch, "block_count", 1, EL_MAX_LAYERS, &hp->n_layer));
     EL_TRY(el_key_require(hp->n_layer, arch, "block_count"));
     EL_TRY(el_key_f32(file, arch, eps, 1e-12f, 1.0f, &hp->norm_eps));
+    if (hp->norm_eps == 0 && !arch->traits.layer_norm) /* Nemotron-H's name of it */
+        EL_TRY(el_key_f32(file, arch, "attention.layer_norm_epsilon", 1e-12f, 1.0f, &hp->norm_eps));
     if (hp->norm_eps == 0)
         return el_fail(EDGELLM_EFORMAT, "%s.%s is missing or 0; a model needs it", arch->name, eps);
 done:

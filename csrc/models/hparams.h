@@ -62,6 +62,7 @@ typedef struct el_expert_hparams {
     int32_t n;      /* 0: the model is dense */
     int32_t n_used; /* per row */
     int32_t n_ff;
+    int32_t n_latent;                /* width of the experts' own space; 0: n_embd */
     int32_t n_shared, n_ff_shared;   /* experts that every row uses, as one block of that width; 0: none */
     int32_t n_groups, n_groups_used; /* the choice is first among groups; 0 or 1: it is not */
     int32_t n_leading_dense;         /* layers without experts at the start */
@@ -136,6 +137,11 @@ edgellm_status el_key_bool(const el_gguf *file, const struct el_arch *arch, cons
  * the file is a value, not "leave it". */
 edgellm_status el_key_layers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch, const char *name,
                              int32_t lo, int32_t hi, size_t at, bool zero);
+/* Layers whose attention.head_count_kv is 0 get that mixer, the others keep theirs. */
+edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch,
+                             const struct el_mixer *without_heads);
+/* ssm.*: hp->ssm. */
+edgellm_status el_key_ssm(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 /* EFORMAT unless value is positive. */
 edgellm_status el_key_require(int32_t value, const struct el_arch *arch, const char *name);
 

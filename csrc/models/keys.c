@@ -3,6 +3,8 @@
 #include <stdio.h>
 
 #include "arch.h"
+#include "op_conv.h"
+#include "op_scan.h"
 
 enum { KEY = 160 };
 
@@ -85,6 +87,35 @@ edgellm_status el_key_layers(el_hparams *hp, const el_gguf *file, const el_arch 
                            (long long)found, i, lo, hi);
         *(int32_t *)((char *)&hp->layers[i] + at) = (int32_t)found;
     }
+done:
+    return status;
+}
+
+edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const el_arch *arch,
+                             const struct el_mixer *without_heads)
+{
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(el_key_layers(hp, file, arch, "attention.head_count_kv", 1, EL_MAX_HEADS,
+                         offsetof(el_layer_hparams, n_head_kv), true));
+    for (int32_t i = 0; i < hp->n_layer; i++)
+        if (hp->layers[i].n_head_kv == 0)
+            hp->layers[i].mixer = without_heads;
+done:
+    return status;
+}
+
+edgellm_status el_key_ssm(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    el_ssm_hparams *s = &hp->ssm;
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(el_key_i32(file, arch, "ssm.conv_kernel", 2, EL_CONV_MAX_TAPS, &s->d_conv));
+    EL_TRY(el_key_i32(file, arch, "ssm.inner_size", 1, EL_MAX_WIDTH, &s->d_inner));
+    EL_TRY(el_key_i32(file, arch, "ssm.state_size", 1, EL_SCAN_MAX_STATE, &s->d_state));
+    EL_TRY(el_key_i32(file, arch, "ssm.time_step_rank", 1, EL_MAX_WIDTH, &s->dt_rank));
+    EL_TRY(el_key_i32(file, arch, "ssm.group_count", 1, EL_MAX_HEADS, &s->n_group));
+    EL_TRY(el_key_bool(file, arch, "ssm.dt_b_c_rms", &s->norm_dt_b_c));
 done:
     return status;
 }

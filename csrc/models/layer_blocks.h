@@ -42,6 +42,17 @@ void el_build_cache_write(struct el_graph *g, int32_t layer, struct ggml_tensor 
 struct ggml_tensor *el_build_attend(struct el_graph *g, int32_t layer, struct ggml_tensor *q,
                                     struct ggml_tensor *sinks);
 
+/* ---- block_mamba.c, block_shortconv.c ----------------------------------------------------- */
+
+extern const el_mixer el_mixer_mamba, el_mixer_mamba2, el_mixer_mamba_plamo2;
+extern const el_mixer el_mixer_shortconv; /* LFM2's; the family sets ssm.d_conv */
+
+struct el_mamba;
+/* The pieces of Mamba 2, for layers that hold it beside something else. */
+edgellm_status el_mamba2_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch);
+struct el_mamba *el_mamba2_load(el_loader *l);
+struct ggml_tensor *el_build_mamba(struct el_graph *g, int32_t layer, const struct el_mamba *w, struct ggml_tensor *x);
+
 /* ---- block_ffn.c, block_experts.c --------------------------------------------------------- */
 
 /* act(gate) * up, or act(up) when gate is NULL. */

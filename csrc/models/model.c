@@ -42,7 +42,7 @@ el_ffn el_load_ffn(el_loader *l, const char *suffix, int64_t n_ff)
 static el_experts *load_experts(el_loader *l, int64_t n_ff)
 {
     const el_expert_hparams *e = &l->model->hp.expert;
-    const int64_t n_embd = l->model->hp.n_embd;
+    const int64_t n_embd = l->model->hp.n_embd, width = e->n_latent ? e->n_latent : n_embd;
     el_experts *x = el_load_memory(l, sizeof *x);
 
     if (!x)
@@ -50,15 +50,19 @@ static el_experts *load_experts(el_loader *l, int64_t n_ff)
     x->router = el_load_linear(l, "ffn_gate_inp", EL_REQUIRED, n_embd, e->n);
     x->choice_bias = el_load_vector(l, "exp_probs_b.bias", EL_OPTIONAL, e->n);
     if (el_has(l, "ffn_gate_up_exps.weight")) {
-        const el_linear both = el_load_experts(l, "ffn_gate_up_exps", EL_REQUIRED, n_embd, 2 * n_ff);
+        const el_linear both = el_load_experts(l, "ffn_gate_up_exps", EL_REQUIRED, width, 2 * n_ff);
         x->gate = el_rows_of(l, both, 0, n_ff);
         x->up = el_rows_of(l, both, n_ff, n_ff);
     } else {
-        x->up = el_load_experts(l, "ffn_up_exps", EL_REQUIRED, n_embd, n_ff);
+        x->up = el_load_experts(l, "ffn_up_exps", EL_REQUIRED, width, n_ff);
         if (!l->model->arch->traits.ungated)
-            x->gate = el_load_experts(l, "ffn_gate_exps", EL_REQUIRED, n_embd, n_ff);
+            x->gate = el_load_experts(l, "ffn_gate_exps", EL_REQUIRED, width, n_ff);
     }
-    x->down = el_load_experts(l, "ffn_down_exps", EL_REQUIRED, n_ff, n_embd);
+    x->down = el_load_experts(l, "ffn_down_exps", EL_REQUIRED, n_ff, width);
+    if (e->n_latent) {
+        x->into = el_load_linear(l, "ffn_latent_down", EL_REQUIRED, n_embd, width);
+        x->back = el_load_linear(l, "ffn_latent_up", EL_REQUIRED, width, n_embd);
+    }
     if (l->model->arch->traits.shared_experts && el_has(l, "ffn_up_shexp.weight")) {
         int64_t n_shared = e->n_ff_shared ? e->n_ff_shared : n_ff * EL_MAX(e->n_shared, 1);
         x->shared = el_load_ffn(l, "_shexp", n_shared);

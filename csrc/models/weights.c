@@ -157,7 +157,10 @@ el_linear el_load_experts(el_loader *l, const char *name, el_need need, int64_t 
 
 el_norm el_load_norm(el_loader *l, const char *name, el_need need, int64_t n)
 {
-    el_norm norm = {part(l, name, "weight", need, EL_FLOATS, n, 1, 1), NULL};
+    /* Some files leave ".weight" out (PLaMo 2, Falcon-H1). */
+    el_norm norm = {el_has(l, name) ? el_load(l, name, need, EL_FLOATS, n, 1, 1)
+                                    : part(l, name, "weight", need, EL_FLOATS, n, 1, 1),
+                    NULL};
 
     if (norm.w)
         norm.b = part(l, name, "bias", EL_OPTIONAL, EL_FLOATS, n, 1, 1);

@@ -82,33 +82,6 @@ static edgellm_status baichuan_hparams(el_hparams *hp, const el_gguf *file, cons
 
 EL_ARCH(baichuan) = {.name = "baichuan", .hparams = baichuan_hparams};
 
-/* A factor of the logits that divides. */
-static edgellm_status granite_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    bool rotates = true;
-    edgellm_status status = EDGELLM_OK;
-
-    hp->logit_scale = 1.0f / hp->logit_scale;
-    EL_TRY(el_key_f32(file, arch, "attention.scale", 1e-6f, 1e6f, &hp->attn_scale));
-    EL_TRY(el_key_bool(file, arch, "rope.scaling.finetuned", &rotates));
-    for (int32_t i = 0; !rotates && i < hp->n_layer; i++)
-        hp->layers[i].n_rot = 0;
-done:
-    return status;
-}
-
-EL_ARCH(granite) = {
-    .name = "granite",
-    .traits = {.scale_keys = true, .may_have_experts = true, .experts_normalise = true, .shared_experts = true},
-    .hparams = granite_hparams,
-};
-
-EL_ARCH(granitemoe) = {
-    .name = "granitemoe",
-    .traits = {.scale_keys = true, .may_have_experts = true, .experts_normalise = true, .shared_experts = true},
-    .hparams = granite_hparams,
-};
-
 /* Files of before the scales had keys. */
 static edgellm_status minicpm_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
