@@ -21,7 +21,7 @@ COMMANDS = {
     "show": "Tell what is in a model.",
     "rm": "Remove models from this machine.",
     "tokenize": "Show how MODEL cuts TEXT into tokens.",
-    "embed": "Turn texts into vectors.",
+    "embed": "Turn TEXTS into vectors.",
     "rerank": "Order texts by how well they answer QUERY.",
     "bench": "Measure how fast MODEL runs.",
     "convert": "Make a GGUF file from a Hugging Face model folder.",
