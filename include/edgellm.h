@@ -164,6 +164,16 @@ EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model *model, ed
 /* The model's vocabulary; owned by the model, never freed by the caller. */
 EDGELLM_API const edgellm_vocab *edgellm_model_vocab(const edgellm_model *model);
 
+/* ---- adapters --------------------------------------------------------------------------- */
+
+typedef struct edgellm_adapter edgellm_adapter; /* a LoRA of that model, mapped, immutable */
+
+/* Maps a LoRA adapter (general.type "adapter"). *out is the caller's, or NULL on failure; the model must outlive it.
+ * Errors: EINVAL (it is for another model), EIO, EFORMAT, EUNSUPPORTED, ENOMEM. */
+EDGELLM_API edgellm_status edgellm_adapter_open(edgellm_adapter **out, const edgellm_model *model,
+                                                const char *path_utf8);
+EDGELLM_API void edgellm_adapter_free(edgellm_adapter *adapter); /* NULL is fine; take it off engines first */
+
 /* Reads the header of a file and gives its metadata and tensor list as a JSON object
  * {"version", "alignment", "metadata": {...}, "tensors": [{"name", "shape", "type", "offset", "n_bytes"}]}.
  * Arrays longer than max_array are cut and followed by a count. *json is freed by edgellm_free. */
@@ -218,6 +228,13 @@ typedef struct edgellm_engine_info {
     char isa[32]; /* instruction set in use: "avx2" */
 } edgellm_engine_info;
 EDGELLM_API edgellm_status edgellm_engine_get_info(const edgellm_engine *engine, edgellm_engine_info *info);
+
+/* What the steps of this engine apply from now on: n adapters (at most 8), each times its scale; 0 takes all off. What
+ * sequences have in the cache stays as it was computed: close them, or their next tokens mix both. The results of the
+ * last step are lost. Adapters must outlive their use. Errors: EINVAL. */
+EDGELLM_API edgellm_status edgellm_engine_set_adapters(edgellm_engine *engine,
+                                                       const edgellm_adapter *const *adapters, const float *scales,
+                                                       int32_t n);
 
 /* Makes the running step end with ECANCELLED within one graph node; without one running, the next.
  * Any thread may call it. */

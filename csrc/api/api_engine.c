@@ -32,6 +32,22 @@ edgellm_status edgellm_engine_new(edgellm_engine **out, const edgellm_model *mod
     return el_engine_new(out, model, options ? options : &defaults);
 }
 
+edgellm_status edgellm_engine_set_adapters(edgellm_engine *engine, const edgellm_adapter *const *adapters,
+                                           const float *scales, int32_t n)
+{
+    el_adapters all = {0};
+
+    REFUSE_NULL(!engine || (n > 0 && (!adapters || !scales)), "engine, adapters and scales");
+    if (n < 0 || n > EL_MAX_ADAPTERS)
+        return el_fail(EDGELLM_EINVAL, "%d adapters at once; at most %d are possible", n, EL_MAX_ADAPTERS);
+    for (int32_t i = 0; i < n; i++) {
+        REFUSE_NULL(!adapters[i], "adapters");
+        all.use[all.n] = adapters[i];
+        all.scale[all.n++] = scales[i];
+    }
+    return el_engine_adapt(engine, &all);
+}
+
 void edgellm_engine_free(edgellm_engine *engine) { el_engine_free(engine); }
 
 edgellm_status edgellm_engine_get_info(const edgellm_engine *e, edgellm_engine_info *info)

@@ -6,6 +6,7 @@
 
 #include "ggml.h"
 #include "model.h"
+#include "adapter.h"
 #include "vocab.h"
 
 const char *edgellm_last_error(void) { return el_error_text(); }
@@ -196,6 +197,16 @@ edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_
         info->type[i] = (char)(type[i] >= 'a' && type[i] <= 'z' ? type[i] - 'a' + 'A' : type[i]);
     return EDGELLM_OK;
 }
+
+edgellm_status edgellm_adapter_open(edgellm_adapter **out, const edgellm_model *model, const char *path_utf8)
+{
+    el_error_clear();
+    if (!out || !model || !path_utf8)
+        return el_fail(EDGELLM_EINVAL, "out, model and path_utf8 must not be NULL");
+    return el_adapter_open(out, model, path_utf8);
+}
+
+void edgellm_adapter_free(edgellm_adapter *adapter) { el_adapter_free(adapter); }
 
 edgellm_status edgellm_inspect(const char *path_utf8, int32_t max_array, char **json, size_t *n_bytes)
 {

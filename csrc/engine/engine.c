@@ -163,6 +163,23 @@ done:
     return status;
 }
 
+edgellm_status el_engine_adapt(el_engine *e, const el_adapters *adapters)
+{
+    for (int32_t i = 0; i < adapters->n; i++) {
+        if (adapters->use[i]->model != e->model)
+            return el_fail(EDGELLM_EINVAL, "adapter %d was opened for another model", i);
+        if (!(adapters->scale[i] >= -1e6f && adapters->scale[i] <= 1e6f))
+            return el_fail(EDGELLM_EINVAL, "the scale of adapter %d is %g; it must be a number", i,
+                           (double)adapters->scale[i]);
+    }
+    el_step_abandon(e);
+    el_workers_quiesce();
+    e->step.state = EL_STEP_NONE; /* results of the last step go with its plan */
+    el_plans_clear(&e->plans);
+    e->graph.adapters = e->plans.options.adapters = *adapters;
+    return EDGELLM_OK;
+}
+
 edgellm_status el_engine_seq(el_engine *e, int32_t seq, el_seq **out)
 {
     if (seq < 0 || seq >= e->n_seqs || !e->seqs[seq].open)

@@ -69,6 +69,9 @@ edgellm_status el_seq_open(el_engine *e, int32_t *seq);
 edgellm_status el_seq_close(el_engine *e, int32_t seq);
 edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens);
 
+/* Applies to every step from now on; plans are made anew. */
+edgellm_status el_engine_adapt(el_engine *e, const el_adapters *adapters);
+
 edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_items);
 edgellm_status el_step_run(el_engine *e, int32_t budget_ms);
 edgellm_status el_step_logits(const el_engine *e, int32_t item, const float **logits, int32_t *rows);

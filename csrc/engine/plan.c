@@ -53,9 +53,9 @@ static edgellm_status make(el_plans *p, el_graph_shape shape, el_plan **out)
 
     if (!plan)
         return el_no_memory(sizeof *plan);
-    plan->memory = el_alloc(1, el_graph_memory(p->model));
+    plan->memory = el_alloc(1, el_graph_memory(p->model, &p->options));
     if (!plan->memory) {
-        status = el_no_memory(el_graph_memory(p->model));
+        status = el_no_memory(el_graph_memory(p->model, &p->options));
         goto done;
     }
     EL_TRY(el_graph_build(&plan->graph, p->model, p->memory, shape, p->options, plan->memory));

@@ -76,7 +76,7 @@ struct ggml_tensor *el_build_layer(el_graph *g, int32_t layer, struct ggml_tenso
 struct ggml_tensor *el_build_embeddings(el_graph *g)
 {
     const el_model *m = g->model;
-    struct ggml_tensor *x = ggml_get_rows(g->ctx, m->token_embd, g->in.tokens);
+    struct ggml_tensor *x = el_build_lookup(g, m->token_embd, g->in.tokens);
 
     x = el_build_scale(g, x, m->hp.embedding_scale);
     if (m->position_embd)

@@ -8,16 +8,16 @@
 
 enum { NODES_PER_LAYER = 128, NODES_BESIDES = 128 };
 
-static size_t max_nodes(const el_model *model)
+static size_t max_nodes(const el_model *model, int32_t n_adapters)
 {
-    const size_t per_layer = NODES_PER_LAYER + 2 * (size_t)model->hp.expert.n_used;
+    const size_t per_layer = NODES_PER_LAYER + 2 * (size_t)model->hp.expert.n_used + 4 * 16 * (size_t)n_adapters;
 
     return (size_t)model->hp.n_layer * per_layer + NODES_BESIDES;
 }
 
-size_t el_graph_memory(const el_model *model)
+size_t el_graph_memory(const el_model *model, const el_graph_options *options)
 {
-    const size_t n = max_nodes(model);
+    const size_t n = max_nodes(model, options->adapters.n);
 
     return n * ggml_tensor_overhead() + ggml_graph_overhead_custom(n, false);
 }
@@ -56,13 +56,14 @@ static void make_inputs(el_graph *g)
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
                               el_graph_options options, void *memory)
 {
-    const struct ggml_init_params params = {.mem_size = el_graph_memory(model), .mem_buffer = memory, .no_alloc = true};
+    const struct ggml_init_params params = {
+        .mem_size = el_graph_memory(model, &options), .mem_buffer = memory, .no_alloc = true};
 
     *g = (el_graph){.model = model, .memory = layers, .shape = shape, .options = options};
     g->ctx = ggml_init(params);
     if (!g->ctx)
         return el_no_memory(params.mem_size);
-    g->nodes = ggml_new_graph_custom(g->ctx, max_nodes(model), false);
+    g->nodes = ggml_new_graph_custom(g->ctx, max_nodes(model, options.adapters.n), false);
     make_inputs(g);
     if (model->arch->build)
         model->arch->build(g);
@@ -123,12 +124,50 @@ struct ggml_tensor *el_build_norm(el_graph *g, struct ggml_tensor *x, const el_n
     return norm->b ? ggml_add(g->ctx, x, norm->b) : x;
 }
 
+/* y plus what the adapters add to w x; ids: of experts. */
+static struct ggml_tensor *adapted(el_graph *g, const struct ggml_tensor *w, struct ggml_tensor *x,
+                                   struct ggml_tensor *ids, struct ggml_tensor *y)
+{
+    const el_adapters *adapters = &g->options.adapters;
+
+    for (int32_t i = 0; i < adapters->n; i++) {
+        const el_adapted *one = el_adapter_find(adapters->use[i], w);
+        struct ggml_tensor *z;
+        if (!one)
+            continue;
+        z = ids ? ggml_mul_mat_id(g->ctx, one->a, x, ids) : ggml_mul_mat(g->ctx, one->a, x);
+        z = ggml_scale(g->ctx, z, el_adapter_strength(adapters->use[i], one, adapters->scale[i]));
+        z = ids ? ggml_mul_mat_id(g->ctx, one->b, z, ids) : ggml_mul_mat(g->ctx, one->b, z);
+        y = ggml_add(g->ctx, y, z);
+    }
+    return y;
+}
+
+struct ggml_tensor *el_build_lookup(el_graph *g, struct ggml_tensor *table, struct ggml_tensor *ids)
+{
+    const el_adapters *adapters = &g->options.adapters;
+    struct ggml_tensor *x = ggml_get_rows(g->ctx, table, ids);
+
+    for (int32_t i = 0; i < adapters->n; i++) {
+        const el_adapted *one = el_adapter_find(adapters->use[i], table);
+        struct ggml_tensor *z;
+        if (!one)
+            continue;
+        z = ggml_scale(g->ctx, ggml_get_rows(g->ctx, one->a, ids),
+                       el_adapter_strength(adapters->use[i], one, adapters->scale[i]));
+        x = ggml_add(g->ctx, x, ggml_mul_mat(g->ctx, one->b, z));
+    }
+    return x;
+}
+
 struct ggml_tensor *el_build_linear(el_graph *g, const el_linear *linear, struct ggml_tensor *x)
 {
     struct ggml_tensor *y = ggml_mul_mat(g->ctx, linear->w, x);
 
     if (linear->s)
         y = ggml_mul(g->ctx, y, linear->s);
+    if (linear->w != g->model->token_embd) /* as an output layer it is not what an adapter of the table means */
+        y = adapted(g, linear->w, x, NULL, y);
     return linear->b ? ggml_add(g->ctx, y, linear->b) : y;
 }
 
@@ -142,6 +181,7 @@ struct ggml_tensor *el_build_linear_id(el_graph *g, const el_linear *experts, st
         s = ggml_repeat_4d(g->ctx, s, 1, s->ne[1], ids->ne[1], 1);
         y = ggml_mul(g->ctx, y, ggml_get_rows(g->ctx, s, ids));
     }
+    y = adapted(g, experts->w, x, ids, y);
     return experts->b ? ggml_add_id(g->ctx, y, experts->b, ids) : y;
 }
 

@@ -8,6 +8,7 @@
 #ifndef EL_GRAPH_H
 #define EL_GRAPH_H
 
+#include "adapter.h"
 #include "model.h"
 
 struct ggml_cgraph;
@@ -24,6 +25,7 @@ typedef struct el_graph_options { /* the same for all steps of an engine */
     bool long_context;            /* the context exceeds what rope was trained for: rope_long instead of rope_short */
     bool embeddings;              /* instead of logits */
     int32_t pooling;              /* edgellm_pooling, of embeddings; never EDGELLM_POOLING_MODEL */
+    el_adapters adapters;
 } el_graph_options;
 
 typedef struct el_graph_inputs {
@@ -63,7 +65,7 @@ typedef struct el_graph {
 } el_graph;
 
 /* Bytes of memory that the headers of a graph need, at most. */
-size_t el_graph_memory(const el_model *model);
+size_t el_graph_memory(const el_model *model, const el_graph_options *options);
 /* Builds the graph in `memory`, which must stay while it is used. */
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
                               el_graph_options options, void *memory);
@@ -81,6 +83,8 @@ struct ggml_tensor *el_build_norm(el_graph *g, struct ggml_tensor *x, const el_n
 struct ggml_tensor *el_build_rms_norm(el_graph *g, struct ggml_tensor *x, struct ggml_tensor *weight);
 /* w x + b. Every product with a weight goes through here (or el_build_linear_id, for experts). */
 struct ggml_tensor *el_build_linear(el_graph *g, const el_linear *linear, struct ggml_tensor *x);
+/* Rows of a table of embeddings. */
+struct ggml_tensor *el_build_lookup(el_graph *g, struct ggml_tensor *table, struct ggml_tensor *ids);
 /* x: [n_in, n_used or 1, rows], ids: I32 [n_used, rows]; result [n_out, n_used, rows] */
 struct ggml_tensor *el_build_linear_id(el_graph *g, const el_linear *experts, struct ggml_tensor *x,
                                        struct ggml_tensor *ids);

@@ -415,6 +415,17 @@ class Model(Handle):
         )
 
 
+class Adapter(Handle):
+    """A LoRA adapter of a model, mapped."""
+
+    def __init__(self, model: Model, path: str | os.PathLike[str]) -> None:
+        ffi, lib = load()
+        out = ffi.new("edgellm_adapter **")
+        check(lib.edgellm_adapter_open(out, model.pointer, _path(path)))
+        super().__init__(out[0], lib.edgellm_adapter_free, model.pointer)
+        self.path = Path(path)
+
+
 class EngineInfo(NamedTuple):
     """What an engine settled on, and what of it is free."""
 
@@ -515,6 +526,13 @@ class Engine(Handle):
             n = out.n_matrices
             sums, rows = ffi.buffer(out.sums, 8 * n * out.n_in)[:], ffi.buffer(out.rows, 8 * n)[:]
             found.append(Activations(ffi.string(out.name).decode(), out.n_in, n, sums, rows))
+
+    def set_adapters(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
+        """What later steps apply, instead of what they did before."""
+        ffi, lib = load()
+        pointers = ffi.new("const edgellm_adapter *[]", [adapter.pointer for adapter, _ in adapters])
+        scales = ffi.new("float[]", [scale for _, scale in adapters])
+        check(lib.edgellm_engine_set_adapters(self.pointer, pointers, scales, len(adapters)))
 
     def open_seq(self) -> int:
         """A new, empty sequence."""

@@ -91,6 +91,11 @@ class Core:
             self._room.notify_all()
 
     @property
+    def busy(self) -> bool:
+        """Whether a call has sequences."""
+        return bool(self._holders)
+
+    @property
     def releases(self) -> int:
         """How often something was given back."""
         return self._releases

@@ -85,6 +85,7 @@ class LLM:
         self.info: ModelInfo = self._model.info
         self.tokenizer = Tokenizer._of(self._vocab)
         self._embedders: dict[str, Embedder] = {}
+        self._adapters: list[tuple[_native.Adapter, float]] = []
         self._embedder_options = (n_ctx, threads)
         self._making = threading.Lock()
         try:
@@ -121,6 +122,8 @@ class LLM:
             embedder.core.cancel()
             embedder.close()
         self._core.engine.close()
+        for adapter, _ in self._adapters:
+            adapter.close()
         self._vocab.close()
         self._model.close()
 
@@ -135,6 +138,64 @@ class LLM:
         if self._core.engine.closed:
             raise ClosedError("this LLM is closed")
         _ = self._core.engine.pointer  # raises in a forked child
+
+    # ---- adapters ----------------------------------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> dict[Path, float]:
+        """The LoRA adapters in use, with their scales."""
+        return {adapter.path: scale for adapter, scale in self._adapters}
+
+    def set_adapter(self, path: str | os.PathLike[str], scale: float = 1.0) -> None:
+        """
+        Use a LoRA adapter from the next call on, beside those in use, or change its scale.
+
+        The model is not loaded again, and its file and memory stay as they are; other LLMs of the same file are not
+        touched. Up to 8 at once.
+
+        Args:
+            path: A GGUF file with ``general.type`` "adapter", made for this model.
+            scale: Strength; 1 is what it was trained with, negative turns it around, 0 leaves it out.
+
+        Raises:
+            FileError, FormatError: The file cannot be read or is damaged.
+            InvalidArgument: It is for another model, or there are 8 already.
+            EdgellmError: A call is under way: what it has in its cache would not fit.
+        """
+        self._check_open()
+        known = {adapter.path: adapter for adapter, _ in self._adapters}
+        adapter = known.get(Path(path)) or _native.Adapter(self._model, path)
+        changed = [(one, old) for one, old in self._adapters if one is not adapter]
+        try:
+            self._apply([*changed, (adapter, float(scale))])
+        except BaseException:
+            if Path(path) not in known:
+                adapter.close()
+            raise
+
+    def remove_adapter(self, path: str | os.PathLike[str]) -> None:
+        """
+        Stop using an adapter.
+
+        Raises:
+            InvalidArgument: It is not in use.
+            EdgellmError: A call is under way.
+        """
+        self._check_open()
+        gone = [adapter for adapter, _ in self._adapters if adapter.path == Path(path)]
+        if not gone:
+            raise InvalidArgument(f"the adapter {path} is not in use")
+        self._apply([(one, scale) for one, scale in self._adapters if one is not gone[0]])
+        gone[0].close()
+
+    def _apply(self, adapters: list[tuple[_native.Adapter, float]]) -> None:
+        with self._making:
+            for core in (self._core, *(embedder.core for embedder in self._embedders.values())):
+                with core.turns.turn():
+                    if core.busy:
+                        raise EdgellmError("adapters can be changed when no call is under way; finish or close streams")
+                    core.engine.set_adapters(adapters)
+            self._adapters = adapters
 
     # ---- text and tokens ---------------------------------------------------------------------------------------------
 
@@ -481,7 +542,9 @@ class LLM:
         with self._making:
             if pooling not in self._embedders:
                 n_ctx, threads = self._embedder_options
-                self._embedders[pooling] = Embedder(self._model, self.tokenizer, pooling, n_ctx, threads)
+                made = Embedder(self._model, self.tokenizer, pooling, n_ctx, threads)
+                made.core.engine.set_adapters(self._adapters)
+                self._embedders[pooling] = made
             return self._embedders[pooling]
 
     @overload

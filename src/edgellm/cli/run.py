@@ -84,12 +84,27 @@ class Settings(NamedTuple):
     default=0,
     help="Tokens of context.  [default: what the model was trained for, as memory allows]",
 )
+@click.option(
+    "--lora",
+    "adapters",
+    multiple=True,
+    metavar="FILE[=SCALE]",
+    help="Use a LoRA adapter, at a strength other than 1 if you say so. May be repeated.",
+)
 @_options.threads
 @click.option("--stats", is_flag=True, help="Print one line of figures to standard error.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of text, when the answer is complete."
 )
-def command(model: str, prompt: str | None, ctx: int, threads: int | None, as_json: bool, **options: Any) -> None:
+def command(
+    model: str,
+    prompt: str | None,
+    ctx: int,
+    adapters: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Ask MODEL a question, or chat with it.
 
     MODEL is a .gguf file or the name of a model ('edgellm ls' lists those on this machine). A known model
@@ -104,6 +119,8 @@ def command(model: str, prompt: str | None, ctx: int, threads: int | None, as_js
     path = _model.locate(model)
     began = time.perf_counter()
     with _model.load(path, ctx=ctx, threads=threads, raw=options["raw"]) as llm:
+        for adapter in adapters:
+            llm.set_adapter(*_adapter(adapter))
         load_ms = (time.perf_counter() - began) * 1000
         if prompt is None:
             from edgellm.cli._chat import interact
@@ -111,6 +128,17 @@ def command(model: str, prompt: str | None, ctx: int, threads: int | None, as_js
             interact(llm, model, settings)
         else:
             _answer(llm, model, prompt, settings, as_json, load_ms)
+
+
+def _adapter(text: str) -> tuple[str, float]:
+    """The file and its scale; a file whose name has a "=" is found, too."""
+    path, equals, scale = text.rpartition("=")
+    if not equals or os.path.exists(text):  # noqa: PTH110 - the text as it is
+        return text, 1.0
+    try:
+        return path, float(scale)
+    except ValueError:
+        raise click.UsageError(f"--lora {text}: the strength after = is a number, like 0.5") from None
 
 
 def _prompt(prompt: str | None, as_json: bool) -> str | None:
