@@ -167,7 +167,7 @@ def test_small_vocabularies_take_any_bytes(kind: str, tmp_path: Path) -> None:
     noise = random.Random(8).randbytes(50_000)
     with Tokenizer(write_gguf(tmp_path / "vocab.gguf", KINDS[kind]())) as tokenizer:
         ids = tokenizer.encode(noise)
-        assert all(0 <= i < tokenizer.n_tokens and not tokenizer.is_control(i) or i == tokenizer.unk for i in ids)
+        assert all(0 <= i < tokenizer.n_tokens and not tokenizer.is_control(i) for i in ids if i != tokenizer.unk)
         if kind in ("rwkv", "plamo2"):  # bytes have tokens: nothing is lost
             assert tokenizer.decode(ids) == noise
         spelled = ["<|begin|>", "<|plamo:eos|>", "[CLS]", "</s>", "<mask>"]
