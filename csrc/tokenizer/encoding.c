@@ -223,6 +223,7 @@ void el_known_word_keep(el_encoding *run, el_known_word *key)
     if (key->high == 0 || run->n > run->cap || n > EL_COUNT(key->ids))
         return;
     key->n = (int32_t)n;
-    memcpy(key->ids, run->ids + before, n * sizeof *key->ids);
+    if (n)
+        memcpy(key->ids, run->ids + before, n * sizeof *key->ids);
     *place_of(run, key) = *key;
 }

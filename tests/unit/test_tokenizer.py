@@ -260,6 +260,16 @@ def test_made_bpe(tmp_path: Path) -> None:
             tokenizer.decode([264])
 
 
+@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "smollm"])
+def test_words_seen_before_change_nothing(pre: str, tmp_path: Path) -> None:
+    """A long text remembers its words; short ones do not. Lines of words are independent of each other."""
+    rng = random.Random(6)
+    words = ["hello", "hell", "he", "ll", "helloo", "o", "hellohellohello", "été", "12", "he" * 40]
+    lines = ["x " + " ".join(rng.choice(words) for _ in range(rng.randint(1, 30))) + "\n" for _ in range(300)]
+    with open_made(tmp_path, bpe(pre=Str(pre))) as tokenizer:
+        assert tokenizer.encode("".join(lines)) == [i for line in lines for i in tokenizer.encode(line)]
+
+
 def test_every_byte_comes_back(tmp_path: Path) -> None:
     noise = bytes(range(256)) + random.Random(3).randbytes(5000)
     with open_made(tmp_path, bpe()) as tokenizer:
