@@ -1,6 +1,7 @@
 """
-Write csrc/tokenizer/unicode_tables.c: the character class of every code point beyond ASCII, and unicode_fold.c beside
-it: small letters, letters without their accents, and which code points are controls.
+Write csrc/tokenizer/unicode_tables.c, the character class of every code point beyond ASCII, and unicode_fold.c.
+
+The second holds small letters, letters without their accents, and which code points are controls.
 
 The pre-tokenizers need to know letters, marks, numbers, punctuation, symbols and white space. The classes come from
 the general category of Unicode 15.1.0, the version that the vocabularies in use were measured against; white space is
@@ -145,14 +146,13 @@ def folds(data: ModuleType) -> tuple[dict[int, int], dict[int, int], list[tuple[
     return lower, {cp: to for cp, to in base.items() if to != cp}, controls
 
 
-def render_folds(
-    lower: dict[int, int], base: dict[int, int], controls: list[tuple[int, int]], version: str
-) -> str:
+def render_folds(lower: dict[int, int], base: dict[int, int], controls: list[tuple[int, int]], version: str) -> str:
     """Write the second C file as text."""
 
     def table(name: str, found: list[Run]) -> str:
         rows = _items([f"{{{a}, {b}, {step}, {to}}}" for a, b, step, to in found])
-        return f"const el_fold el_unicode_{name}[{len(found)}] = {{\n{rows}\n}};\nconst size_t el_unicode_n_{name} = {len(found)};\n"
+        n = len(found)
+        return f"const el_fold el_unicode_{name}[{n}] = {{\n{rows}\n}};\nconst size_t el_unicode_n_{name} = {n};\n"
 
     ranges = [(a, b, 1, a) for a, b in controls]
     return (

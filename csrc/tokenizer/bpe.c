@@ -101,8 +101,10 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data, el_str p
 
         t->byte_ids[byte] = el_piece_table_find(&t->pieces, t->tokens, letter, n);
     }
-    if (t->marked_spaces || t->plain_pieces)
+    if (t->marked_spaces || t->plain_pieces) {
         el_index_bytes(t);
+        el_find_crossings(t, t->merges, data->n_merges);
+    }
 done:
     return status;
 }
@@ -208,61 +210,32 @@ done:
 
 /* ---- a text --------------------------------------------------------------------------- */
 
-/* Most pieces of a text have occurred in it before: in English nine of ten, and looking one up takes a tenth of the
- * time of joining it. Short texts go without, the table would cost more than they do. */
-enum { LONG_TEXT = 512, MAX_WORDS = 1 << 14, MAX_KEY = 15 };
-
-static edgellm_status make_words(el_encoding *run, size_t n)
+/* A piece of plain text in parts between which no merge reaches (el_next_blank). */
+static edgellm_status encode_parts(el_encoding *run, const char *text, size_t n, size_t left)
 {
-    size_t n_words = 128;
+    edgellm_status status = EDGELLM_OK;
 
-    if (run->words || n < LONG_TEXT)
-        return EDGELLM_OK;
-    while (n_words < MAX_WORDS && n_words < n / 8)
-        n_words *= 2;
-    run->words = el_alloc(n_words, sizeof *run->words);
-    run->words_mask = n_words - 1;
-    return run->words ? EDGELLM_OK : el_no_memory(n_words * sizeof *run->words);
-}
+    for (size_t at = 0, end; at < n && status == EDGELLM_OK; at = end) {
+        el_known_word key;
 
-/* The entry of the n bytes at text, of which `left` can be read; its key is set in *key. */
-static el_known_word *find_word(const el_encoding *run, const char *text, size_t n, size_t left, el_known_word *key)
-{
-    uint64_t part[2] = {0, 0};
-    uint64_t hash;
-
-    memcpy(part, text, left >= sizeof part ? sizeof part : n);
-    if (n < 8) { /* little-endian, as all supported machines are */
-        part[0] &= (UINT64_C(1) << 8 * n) - 1;
-        part[1] = 0;
-    } else {
-        part[1] &= (UINT64_C(1) << 8 * (n - 8)) - 1;
+        end = run->t->whole_words ? n : el_next_blank(run->t, text, at, n);
+        if (el_known_word_emit(run, text + at, end - at, left - at, &key))
+            continue;
+        status = encode_plain(run, text + at, end - at);
+        el_known_word_keep(run, &key);
     }
-    key->low = part[0];
-    key->high = part[1] | (uint64_t)n << 56;
-    hash = (key->low ^ key->high * UINT64_C(0xA0761D6478BD642F)) * UINT64_C(0x9E3779B97F4A7C15);
-    return &run->words[hash >> 40 & run->words_mask];
+    return status;
 }
 
-/* One piece through the table of known words; run->words is not NULL and n is at most MAX_KEY. */
-static edgellm_status encode_known(el_encoding *run, const char *text, size_t n, size_t left)
+static edgellm_status encode_piece(el_encoding *run, const char *text, size_t n, size_t left)
 {
-    el_known_word key = {0};
-    el_known_word *word = find_word(run, text, n, left, &key);
-    size_t before = run->n;
     edgellm_status status;
+    el_known_word key;
 
-    if (word->low == key.low && word->high == key.high) {
-        for (int32_t i = 0; i < word->n; i++)
-            el_emit(run, word->ids[i]);
+    if (el_known_word_emit(run, text, n, left, &key))
         return EDGELLM_OK;
-    }
     status = encode_bytes(run, text, n);
-    if (status == EDGELLM_OK && run->n <= run->cap && run->n - before <= EL_COUNT(key.ids)) {
-        key.n = (int32_t)(run->n - before);
-        memcpy(key.ids, run->ids + before, (run->n - before) * sizeof *key.ids);
-        *word = key;
-    }
+    el_known_word_keep(run, &key);
     return status;
 }
 
@@ -271,7 +244,7 @@ static edgellm_status encode(el_encoding *run, const char *text, size_t n)
     edgellm_status status = EDGELLM_OK;
     bool plain = run->t->marked_spaces || run->t->plain_pieces;
 
-    EL_TRY(make_words(run, plain ? 0 : n));
+    EL_TRY(el_known_words(run, n));
     if (n > run->classes_room) {
         el_free(run->classes);
         run->classes = el_alloc(n, 1);
@@ -285,10 +258,7 @@ static edgellm_status encode(el_encoding *run, const char *text, size_t n)
         end = el_piece_end(run->classes, at, n);
         if (run->t->drops_spaces && SPACES >> (run->classes[at] & EL_CC_MASK) & 1)
             continue;
-        if (run->words && end - at <= MAX_KEY)
-            status = encode_known(run, text + at, end - at, n - at);
-        else
-            status = (plain ? encode_plain : encode_bytes)(run, text + at, end - at);
+        status = (plain ? encode_parts : encode_piece)(run, text + at, end - at, n - at);
     }
 done:
     return status;

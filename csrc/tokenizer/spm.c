@@ -25,28 +25,6 @@ static uint32_t pair_score(const void *context, const char *text, size_t n_left,
     return *made < 0 ? EL_NO_PAIR : t->keys ? t->keys[*made] : 0;
 }
 
-void el_find_crossings(el_tokenizer *t)
-{
-    for (size_t id = 0; id < t->n_tokens; id++) {
-        const char *piece = t->tokens[id].data;
-
-        for (size_t i = 1; i + 2 < t->tokens[id].n; i++)
-            if (piece[i] == '\xE2' && piece[i + 1] == '\x96' && piece[i + 2] == '\x81')
-                t->crosses_blank[(uint8_t)piece[i - 1]] = true;
-    }
-    t->crosses_blank[(uint8_t)'\x81'] = true; /* runs of blanks stay whole: the last byte of U+2581 */
-    t->crosses_blank[(uint8_t)' '] = true;
-}
-
-size_t el_next_cut(const el_tokenizer *t, const char *text, size_t at, size_t n)
-{
-    for (size_t i = at + 1; i + 2 < n; i++)
-        if (text[i] == '\xE2' && text[i + 1] == '\x96' && text[i + 2] == '\x81' &&
-            !t->crosses_blank[(uint8_t)text[i - 1]])
-            return i;
-    return n;
-}
-
 void el_index_bytes(el_tokenizer *t)
 {
     for (int byte = 0; byte < 256; byte++) {
@@ -77,7 +55,7 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data)
     el_usual_roles(t, usual, EL_COUNT(usual));
     EL_TRY(el_index_text(t, data));
     el_index_bytes(t);
-    el_find_crossings(t);
+    el_find_crossings(t, t->tokens, t->n_tokens);
     if (t->special[EDGELLM_TOKEN_UNK] >= 0 && el_type_of(t, t->special[EDGELLM_TOKEN_UNK]) != EL_TOKEN_CONTROL)
         t->stand_in = t->special[EDGELLM_TOKEN_UNK];
     if (data->scores) {
@@ -109,15 +87,18 @@ done:
 
 static edgellm_status encode(el_encoding *run, const char *text, size_t n)
 {
-    const el_tokenizer *t = run->t;
-    bool prefix = t->space_prefix && run->after_special;
-    edgellm_status status = EDGELLM_OK;
+    bool prefix = run->t->space_prefix && run->after_special;
+    edgellm_status status = el_known_words(run, n);
 
     for (size_t at = 0, end; at < n && status == EDGELLM_OK; at = end) {
-        for (end = at + 1; end < n; end++)
-            if (text[end] == ' ' && !t->crosses_blank[(uint8_t)text[end - 1]])
-                break;
-        status = encode_word(run, text + at, end - at, prefix && at == 0);
+        bool first = prefix && at == 0;
+        el_known_word key = {0};
+
+        end = el_next_blank(run->t, text, at, n);
+        if (!first && el_known_word_emit(run, text + at, end - at, n - at, &key))
+            continue;
+        status = encode_word(run, text + at, end - at, first);
+        el_known_word_keep(run, &key);
     }
     return status;
 }

@@ -260,119 +260,6 @@ static edgellm_status no_text(const el_tokenizer *t)
 
 /* ---- text to ids ---------------------------------------------------------------------- */
 
-edgellm_status el_encoding_word(el_encoding *run, size_t n)
-{
-    char *word;
-
-    if (n <= run->word_room)
-        return EDGELLM_OK;
-    n = EL_MAX(n, 1024);
-    word = el_alloc(n, 1);
-    if (!word)
-        return el_no_memory(n);
-    el_free(run->word);
-    run->word = word;
-    run->word_room = n;
-    return EDGELLM_OK;
-}
-
-edgellm_status el_encoding_grow(el_encoding *run, size_t n)
-{
-    char *word;
-
-    if (n <= run->word_room)
-        return EDGELLM_OK;
-    if (n > UINT32_MAX - 4)
-        return el_fail(EDGELLM_EINVAL, "the text has more than 4 GB once it is normalized; pass it in parts");
-    n = EL_MAX(EL_MAX(n, 2 * run->word_room), 1024);
-    word = el_realloc(run->word, n, 1);
-    if (!word)
-        return el_no_memory(n);
-    run->word = word;
-    run->word_room = n;
-    return EDGELLM_OK;
-}
-
-edgellm_status el_encoding_cells(el_encoding *run, size_t n)
-{
-    if (n <= run->cells_room)
-        return EDGELLM_OK;
-    n = EL_MAX(n, 64);
-    el_free(run->cells);
-    run->cells = el_alloc(n, sizeof *run->cells);
-    run->cells_room = run->cells ? n : 0;
-    return run->cells ? EDGELLM_OK : el_no_memory(n * sizeof *run->cells);
-}
-
-edgellm_status el_emit_byte(el_encoding *run, uint8_t byte)
-{
-    const el_tokenizer *t = run->t;
-    int32_t id = t->byte_ids[byte] >= 0 ? t->byte_ids[byte] : t->stand_in;
-
-    if (id >= 0)
-        el_emit(run, id);
-    else if (!t->drops_bytes)
-        return el_fail(EDGELLM_EUNSUPPORTED,
-                       "the vocabulary has no token for the byte 0x%02X, nor an unknown token to put in its place",
-                       byte);
-    return EDGELLM_OK;
-}
-
-size_t el_mark_spaces(char *out, const char *text, size_t n)
-{
-    size_t used = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        if (text[i] == ' ') {
-            memcpy(out + used, "\xE2\x96\x81", 3);
-            used += 3;
-        } else {
-            out[used++] = text[i];
-        }
-    }
-    return used;
-}
-
-edgellm_status el_symbols_of(el_encoding *run, size_t n, size_t *count)
-{
-    const el_tokenizer *t = run->t;
-    el_merger *m = &run->merger;
-    edgellm_status status = el_merger_reserve(m, n);
-    size_t used = 0;
-
-    if (status != EDGELLM_OK)
-        return status;
-    for (size_t i = 0, length; i < n; i += length) {
-        uint8_t byte = (uint8_t)run->word[i];
-        uint32_t cp;
-        int decoded = byte < 128 ? 1 : el_utf8_next(run->word + i, n - i, &cp);
-
-        length = decoded > 0 ? (size_t)decoded : 1; /* a byte that is not UTF-8 stands alone */
-        m->offset[used] = (uint32_t)i;
-        m->id[used++] =
-            byte < 128 ? t->ascii_ids[byte] : el_piece_table_find(&t->pieces, t->tokens, run->word + i, length);
-    }
-    m->offset[used] = (uint32_t)n;
-    m->text = run->word;
-    *count = used;
-    return EDGELLM_OK;
-}
-
-edgellm_status el_emit_symbols(el_encoding *run, size_t count)
-{
-    const el_merger *m = &run->merger;
-    edgellm_status status = EDGELLM_OK;
-
-    for (size_t i = 0; i < count && status == EDGELLM_OK; i = m->next[i]) {
-        if (m->id[i] >= 0)
-            el_emit(run, m->id[i]);
-        else
-            for (size_t k = m->offset[i]; k < m->offset[m->next[i]] && status == EDGELLM_OK; k++)
-                status = el_emit_byte(run, (uint8_t)run->word[k]);
-    }
-    return status;
-}
-
 static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 static edgellm_status encode_fragment(el_encoding *run, const char *text, size_t n)
@@ -445,10 +332,6 @@ edgellm_status el_tokenize(const el_tokenizer *t, const char *text, size_t n_byt
         el_emit(&run, t->special[EDGELLM_TOKEN_SEP]);
     *n = run.n;
 done:
-    el_merger_free(&run.merger);
-    el_free(run.word);
-    el_free(run.classes);
-    el_free(run.cells);
-    el_free(run.words);
+    el_encoding_free(&run);
     return status;
 }

@@ -116,6 +116,8 @@ static inline int el_type_of(const el_tokenizer *t, int32_t id) { return t->trai
 /* The byte's token or what stands for it. Errors: EUNSUPPORTED when the vocabulary has neither. */
 edgellm_status el_emit_byte(el_encoding *run, uint8_t byte);
 
+void el_encoding_free(el_encoding *run);
+
 /* Room for n bytes in run->word, contents lost. Errors: ENOMEM. */
 edgellm_status el_encoding_word(el_encoding *run, size_t n);
 edgellm_status el_encoding_grow(el_encoding *run, size_t n); /* the same; contents stay */
@@ -147,11 +149,19 @@ edgellm_status el_index_trie(el_tokenizer *t, const el_vocab_data *data, unsigne
 /* Roles that the file does not name get the family's usual ids (-1: none) where the vocabulary has them. */
 void el_usual_roles(el_tokenizer *t, const int32_t *usual, size_t n);
 
-/* Which characters may have a blank right after them inside one piece? Elsewhere a text can be cut before a blank
- * without changing the result, and short words keep the work near. */
-void el_find_crossings(el_tokenizer *t);
-/* The next place after `at` where a text with U+2581 for blanks can be cut, or n. */
-size_t el_next_cut(const el_tokenizer *t, const char *text, size_t at, size_t n);
+/* Which characters may have a blank right after them inside one of the pieces (tokens, or merges "left right")?
+ * Elsewhere a text can be cut before a blank without changing the result, and short words keep the work near. */
+void el_find_crossings(el_tokenizer *t, const el_str *pieces, size_t n);
+/* The next place after `at` where a text can be cut, or n: before U+2581, or before a blank. */
+size_t el_next_mark(const el_tokenizer *t, const char *text, size_t at, size_t n);
+size_t el_next_blank(const el_tokenizer *t, const char *text, size_t at, size_t n);
+
+/* A table of words for a text of n bytes, if that is long enough to gain. Errors: ENOMEM. */
+edgellm_status el_known_words(el_encoding *run, size_t n);
+/* Emits what the n bytes at text became before, of `left` that can be read; else false, and the key for _keep is set,
+ * which takes what was emitted since. */
+bool el_known_word_emit(el_encoding *run, const char *text, size_t n, size_t left, el_known_word *key);
+void el_known_word_keep(el_encoding *run, el_known_word *key);
 
 /* Fills byte_ids from tokens spelled <0xNN> or else as the byte itself, and ascii_ids. */
 void el_index_bytes(el_tokenizer *t);

@@ -54,7 +54,7 @@ static edgellm_status setup(el_tokenizer *t, const el_vocab_data *data)
     EL_TRY(el_charsmap_open(&t->charsmap, data->charsmap, data->n_charsmap));
     EL_TRY(el_index_trie(t, data, BIT(EL_TOKEN_NORMAL) | BIT(EL_TOKEN_USER_DEFINED) | BIT(EL_TOKEN_UNUSED)));
     EL_TRY(copy_scores(t, data));
-    el_find_crossings(t);
+    el_find_crossings(t, t->tokens, t->n_tokens);
 done:
     return status;
 }
@@ -198,7 +198,7 @@ static edgellm_status encode(el_encoding *run, const char *text, size_t n)
 
     EL_TRY(normalize(run, text, n, &used));
     for (size_t at = 0, end; at < used; at = end) {
-        end = el_next_cut(t, run->word, at, used);
+        end = el_next_mark(t, run->word, at, used);
         EL_TRY(encode_part(run, run->word + at, end - at, &sum, &unknown));
     }
 done:

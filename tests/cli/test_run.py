@@ -69,6 +69,7 @@ def test_options_reach_the_sampler(cli: Cli, llm: Any, model: str) -> None:
     assert messages[0] == {"role": "system", "content": "Be brief."}
     assert vars(sampling) == {
         "max_tokens": 2, "temperature": 0.0, "top_k": 7, "top_p": 0.5, "min_p": 0.1, "seed": 9,
+        "token_healing": False,
     }  # fmt: skip
     assert result.out == "A B \n"
     assert result.err == "edgellm: stopped after 2 tokens; -n sets how many there may be\n"

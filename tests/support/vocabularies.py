@@ -19,11 +19,13 @@ NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 Metadata = dict[str, Any]
 Token = tuple[str, float, int]
 
-WORDS = (
+SAMPLE = (
     "the quick brown fox jumps over a lazy dog and then they were thinking about tokenization of unbelievable words "
     "Hello World Straße naïve café ÉCOLE résumé über Ελληνικά привет мир שלום नमस्ते 你好世界 日本語 カタカナ 한국어 각 "
-    "ﬁnal Ⅷ ① ㍿ ½ ＡＢＣ １２ ｶﾞ İstanbul ẞ 🙂 👨‍👩‍👧 don't (see) [a] {b} x=y+z 3.14 1234567 -- … “quoted” e.g. foo_bar C:\\dir"
-).split()
+    "ﬁnal Ⅷ ① ㍿ ½ ＡＢＣ １２ ｶﾞ İstanbul ẞ 🙂 👨‍👩‍👧 don't (see) [a] {b} x=y+z 3.14 1234567 -- … “quoted” e.g. "
+    "foo_bar C:\\dir"
+)
+WORDS = SAMPLE.split()
 LETTERS = sorted(set("".join(WORDS)) | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 
 

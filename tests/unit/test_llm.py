@@ -31,6 +31,48 @@ def llm(tiny: Tiny) -> Iterator[LLM]:
         yield opened
 
 
+# ---- token healing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_token_healing(arch: str, tiny: Tiny) -> None:
+    """The first token begins with the text taken back, the text does not repeat it, and it is the likeliest such."""
+    with LLM(tiny(arch), threads=1, n_ctx=64) as llm:
+        tokens = llm.tokenize("the and of th")
+        rest = tokens[:-1]
+        before = llm.tokenizer.decode(tokens)
+
+        def begins(token: int) -> bool:
+            return llm.tokenizer.decode([*rest, token]).startswith(before) and not llm.tokenizer.is_control(token)
+
+        healed = llm.generate(tokens, **GREEDY, max_tokens=6, token_healing=True)
+        text = llm.tokenizer.decode([*rest, *healed.token_ids])
+        assert healed.n_prompt == len(rest)
+        assert text.startswith(before)
+        assert healed.text == text[len(before) :].decode("utf-8", "replace")
+        logits = llm.logits(rest)[-1]
+        allowed = [token for token in range(llm.tokenizer.n_tokens) if begins(token)]
+        assert healed.token_ids[0] == max(allowed, key=lambda token: logits[token])
+        assert llm.generate(rest, **GREEDY, max_tokens=1).token_ids == [int(logits.argmax())]
+
+
+def test_token_healing_streams_and_repeats(llm: LLM) -> None:
+    settings: dict[str, Any] = {"token_healing": True, "seed": 3, "max_tokens": 8, "ignore_eog": True}
+    one = llm.generate("the and of th", **settings)
+    parts = list(llm.stream("the and of th", **settings))
+    assert "".join(part.text for part in parts) == one.text
+    assert llm.generate(["the and of th", "a"], **settings)[0].token_ids == one.token_ids
+
+
+def test_token_healing_leaves_alone_what_has_no_text(llm: LLM) -> None:
+    bos = llm.tokenizer.bos or 0
+    for prompt in ([bos], [bos, bos]):  # the only token; a control token
+        with_healing = llm.generate(prompt, **GREEDY, max_tokens=3, token_healing=True)
+        assert with_healing.token_ids == llm.generate(prompt, **GREEDY, max_tokens=3).token_ids
+    with pytest.raises(InvalidArgument, match="token_healing"):
+        llm.chat([{"role": "user", "content": "x"}], token_healing=True)
+
+
 # ---- opening and closing ---------------------------------------------------------------------------------------------
 
 

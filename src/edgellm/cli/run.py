@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     seed: int | None = None
     system: str | None = None
     raw: bool | None = None  # None: raw when the file has no chat template
+    heal: bool = False
     stats: bool = False
 
     def sampling(self, seed: int) -> dict[str, Any]:
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
             "top_p": self.top_p,
             "min_p": self.min_p,
             "seed": seed,
+            "token_healing": self.heal,
         }
 
 
@@ -77,6 +79,12 @@ class Settings(NamedTuple):
     "--raw/--chat",
     default=None,
     help="Continue the prompt as it is, or put it into the chat template.  [default: chat, raw for files without one]",
+)
+@click.option(
+    "--heal",
+    is_flag=True,
+    help="The prompt may end inside a word: its last token may grow into a longer one. For text that is continued, "
+    "not for chats.",
 )
 @click.option(
     "--ctx",
