@@ -249,6 +249,16 @@ def test_bpe_keys(make: Make) -> None:
     assert Tokenizer(made.path).encode("a<tool>b", parse_special=True)[1] == n
 
 
+def test_added_tokens_beyond_the_embedding_are_left_out(make: Make) -> None:
+    tokenizer = hf.bpe_tokenizer()
+    n = len(tokenizer["model"]["vocab"]) + 3
+    tokenizer["added_tokens"].append({"id": n, "content": "<image>", "special": True})
+    made = make(tokenizer=tokenizer, n_vocab=n)
+    assert made.warnings == ["left out: 1 tokens beyond the embedding, like '<image>'"]
+    keys = keys_of(made)
+    assert len(keys["tokenizer.ggml.tokens"]) == keys["llama.vocab_size"] == n
+
+
 def test_sentencepiece_keys(make: Make) -> None:
     made = make(tokenizer=hf.spm_model())
     keys = keys_of(made)
@@ -409,7 +419,7 @@ def wreck(name: str, folder: Path) -> None:
             Unsupported,
             r"'model.layers.3.input_layernorm.weight' has no place in a llama model of 3 layers",
         ),
-        ("vocabulary", FormatError, r"the tokenizer has 296 tokens, the embedding 200 rows"),
+        ("vocabulary", FormatError, r"gives token '.*' the id \d+, the embedding has 200 rows"),
         ("no weights", InvalidArgument, r"no weights in \*.safetensors"),
         ("pytorch", InvalidArgument, r"only pytorch_model.bin"),
         ("empty", FormatError, r"is no safetensors file"),
@@ -440,6 +450,36 @@ def test_one_sentence_says_what_is_wrong(name: str, error: type[EdgellmError], w
     with pytest.raises(error, match=words):
         convert(folder, tmp_path / "model.gguf")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def junk(value: Any, random: np.random.Generator) -> Any:
+    """*value* with one thing in it that does not belong there."""
+    odd = [None, -1, 0, 1.5, 1 << 70, "x", "", [], {}, [1, "a"], {"a": 1}, True]
+    inner = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    if not inner or random.random() < 0.1:
+        return odd[random.integers(len(odd))]
+    at = inner[random.integers(len(inner))]
+    changed = value.copy()
+    changed[at] = junk(value[at], random)
+    return changed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_junk_in_json_does_worse_than_an_error(seed: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(seed)
+    architecture = ["Gemma3ForCausalLM", "Phi3ForCausalLM", "LlamaForCausalLM", "SmolLM3ForCausalLM"][seed % 4]
+    rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    folder = hf.tiny_folder(tmp_path / "folder", architecture, num_hidden_layers=1, rope_scaling=rope)
+    bert = hf.bert_folder(tmp_path / "bert")
+    files = [folder / n for n in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+    files += [bert / n for n in ("config.json", "modules.json", "1_Pooling/config.json", "tokenizer_config.json")]
+    for file in files:
+        sound = json.loads(file.read_text("utf-8"))
+        for _ in range(12):
+            file.write_text(json.dumps(junk(sound, random)), "utf-8")
+            with contextlib.suppress(EdgellmError):
+                convert(bert if bert in file.parents else folder, tmp_path / "out.gguf", force=True)
+        file.write_text(json.dumps(sound), "utf-8")
 
 
 def test_missing_shards(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgellm.errors import InvalidArgument, Unsupported
-from edgellm.tools.convert.families import FAMILIES, Family
+from edgellm.errors import EdgellmError, FormatError, InvalidArgument, Unsupported
+from edgellm.tools.convert.families import FAMILIES
 from edgellm.tools.convert.folder import Folder
 from edgellm.tools.convert.safetensors import FLOATS, Tensor
 from edgellm.tools.gguf_file import Report, no_report
@@ -24,11 +25,10 @@ try:
 except ImportError:
     raise Unsupported("convert needs a package that is not here: pip install 'edgellm[tools]'") from None
 
-from edgellm.tools.convert import hparams, vocab, weights  # these use it
+from edgellm.tools.convert import hparams, pooling, vocab, weights  # these use it
 
 TYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
-_POOLING = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def convert(
     if wanted not in _FILE_TYPES:
         raise InvalidArgument(f"'{type_name}' is no type to convert to: use one of {', '.join(TYPES)}")
     warnings: list[str] = []
-    with _gguf_warnings(warnings):
+    with _gguf_warnings(warnings), _one_sentence(folder):
         writer = gguf.GGUFWriter(None, arch=gguf.MODEL_ARCH_NAMES[getattr(gguf.MODEL_ARCH, family.arch)])
         factors = hparams.write(source, family, writer, warnings)
         planned = weights.plan(source, family, tensors, wanted, factors)
@@ -99,11 +99,13 @@ def convert(
                 tensor.name, _shape(tensor), _dtype(), tensor.n_bytes, raw_dtype=weights.TYPES[tensor.type]
             )
         _general(source, writer, wanted, warnings)
-        if family.encoder:
-            _pooling(source, writer, warnings)
-        words = _vocabulary(source, family, writer, planned, pre)
-        path = out or Path(f"{folder.resolve().name}-{wanted}.gguf")
-        n_bytes = _write(path, writer, planned, force, report)
+        pooling.write(source, family, writer, warnings)
+        n_vocab = next(t.source.shape[0] for t in planned if t.name == "token_embd.weight")
+        if family.vocab_size:
+            writer.add_vocab_size(n_vocab)
+        words = vocab.write(source, writer, n_vocab, warnings, word_piece=family.encoder, pre=pre)
+    path = out or Path(f"{folder.resolve().name}-{wanted}.gguf")
+    n_bytes = _write(folder, path, writer, planned, force, report)
     return Result(path, n_bytes, writer.arch, wanted, len(planned), words, warnings)
 
 
@@ -125,6 +127,21 @@ def _shape(tensor: weights.Planned) -> tuple[int, ...]:
 def _dtype() -> np.dtype[np.float32]:
     """Given beside raw_dtype it only says that the shape is one of weights, not of bytes."""
     return np.dtype(np.float32)
+
+
+@contextmanager
+def _one_sentence(folder: Path) -> Iterator[None]:
+    """A net below the checks: JSON can be wrong in more ways than they name, and the `gguf` package reads it too."""
+    try:
+        yield
+    except EdgellmError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error) as error:
+        what = " ".join(str(error).split())[:200]
+        raise FormatError(
+            f"config.json or a tokenizer file of {folder} has something that does not belong there "
+            f"({type(error).__name__}: {what}); EDGELLM_DEBUG=1 shows where it was read"
+        ) from error
 
 
 @contextmanager
@@ -161,56 +178,19 @@ def _general(source: Folder, writer: gguf.GGUFWriter, wanted: str, warnings: lis
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def _pooling(source: Folder, writer: gguf.GGUFWriter, warnings: list[str]) -> None:
-    """How a sentence's vector comes from its tokens', as sentence-transformers' modules say it."""
-    if source.architecture == "BertForSequenceClassification":
-        writer.add_pooling_type(gguf.PoolingType.RANK)
-        labels = source.config.get("id2label")
-        if isinstance(labels, dict) and labels.get("0") != "LABEL_0":
-            writer.add_classifier_output_labels([str(labels[key]) for key in sorted(labels, key=int)])
-        return
-    kind = _pooling_kind(source)
-    if kind is None:
-        warnings.append("the folder does not say how to pool (no modules.json): say it when you embed")
-    else:
-        writer.add_pooling_type(getattr(gguf.PoolingType, _POOLING[kind]))
-
-
-def _pooling_kind(source: Folder) -> str | None:
-    import json
-
-    file = source.path / "modules.json"
-    if not file.is_file():
-        return None
-    for module in json.loads(file.read_bytes()):
-        if str(module.get("type")).endswith("Pooling"):
-            config = source.json(f"{module['path']}/config.json") or {}
-            for kind in _POOLING:
-                if config.get("pooling_mode") == kind or config.get(
-                    f"pooling_mode_{kind}_token{'s' * (kind == 'mean')}"
-                ):
-                    return kind
-            if config.get("pooling_mode_lasttoken"):
-                return "lasttoken"
-            raise Unsupported(f"{module['path']}/config.json: the runtime pools by mean, cls or last token only")
-    return None
-
-
-def _vocabulary(
-    source: Folder, family: Family, writer: gguf.GGUFWriter, planned: list[weights.Planned], pre: str | None
-) -> str:
-    n_vocab = next(t.source.shape[0] for t in planned if t.name == "token_embd.weight")
-    return vocab.write(source, writer, n_vocab, word_piece=family.encoder, pre=pre)
-
-
-def _write(path: Path, writer: gguf.GGUFWriter, planned: list[weights.Planned], force: bool, report: Report) -> int:
+def _write(
+    folder: Path, path: Path, writer: gguf.GGUFWriter, planned: list[weights.Planned], force: bool, report: Report
+) -> int:
     n_bytes = sum(tensor.n_bytes + -tensor.n_bytes % writer.data_alignment for tensor in planned)
     progress = Progress(report, f"writing {path.name}", n_bytes)
     with Outputs([path], n_bytes + (64 << 20), force=force) as outputs:
-        writer.write_header_to_file(outputs.temporary())
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        writer.close()
+        try:
+            writer.write_header_to_file(outputs.temporary())
+            with _one_sentence(folder):  # numbers that their keys' types cannot hold
+                writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+        finally:
+            writer.close()
         with outputs.temporary().open("ab") as file:
             file.write(bytes(-file.tell() % writer.data_alignment))
             for tensor in planned:

@@ -46,16 +46,31 @@ class Folder:
         Raises:
             FormatError: It is damaged.
         """
+        found = self._parsed(name)
+        if found is not None and not isinstance(found, dict):
+            raise FormatError(f"{name} is not a JSON object")
+        return found
+
+    def list(self, name: str) -> list[Any] | None:
+        """
+        The same of a file that has a list.
+
+        Raises:
+            FormatError: It is damaged.
+        """
+        found = self._parsed(name)
+        if found is not None and not isinstance(found, list):
+            raise FormatError(f"{name} is not a JSON list")
+        return found
+
+    def _parsed(self, name: str) -> Any:
         file = self.path / name
         if not file.is_file():
             return None
         try:
-            found = json.loads(file.read_bytes())
+            return json.loads(file.read_bytes())
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{name} is not JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise FormatError(f"{name} is not a JSON object")
-        return found
 
     def number(self, *names: str, default: Any = None) -> Any:
         """

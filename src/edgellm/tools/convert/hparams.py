@@ -62,8 +62,6 @@ def write(folder: Folder, family: Family, writer: gguf.GGUFWriter, warnings: lis
     if folder.config.get("head_dim") is not None or family.head_dim:
         writer.add_key_length(head_dim(folder, family))
         writer.add_value_length(head_dim(folder, family))
-    if family.vocab_size:
-        writer.add_vocab_size(folder.count("vocab_size"))
     _attention(folder, family, writer, warnings)
     return _rope(folder, family, writer, warnings)
 

@@ -25,54 +25,55 @@ _ADDED_SCORE, _PAD_SCORE = -1000.0, -10000.0
 @dataclass
 class Vocabulary:
     """
-    Tokens as GGUF wants them.
+    Tokens as GGUF wants them: as many as the embedding has rows, those nobody names called ``[PAD0]`` and so on.
 
     Attributes:
+        n_vocab: How many.
         model: tokenizer.ggml.model.
         pre: tokenizer.ggml.pre.
-        tokens: Text by id; an id without a token has None until `pad`.
+        has_scores: Whether it is a SentencePiece vocabulary.
+        tokens: Text by id.
         types: Token types by id.
-        scores: By id, for SentencePiece.
+        scores: By id; empty without them.
         flags: Further boolean keys, by what follows ``tokenizer.ggml.``.
         special: Ids of special tokens, used where the folder's other files name none.
+        beyond: Added tokens whose id the embedding does not have.
     """
 
+    n_vocab: int
     model: str
     pre: str
-    tokens: list[str | None] = field(default_factory=list)
-    types: list[int] = field(default_factory=list)
-    scores: list[float] | None = None
+    has_scores: bool = False
     flags: dict[str, bool] = field(default_factory=dict)
     special: dict[str, int] = field(default_factory=dict)
+    beyond: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens = [f"[PAD{i}]" for i in range(self.n_vocab)]
+        self.types = [UNUSED] * self.n_vocab
+        self.scores = [_PAD_SCORE] * self.n_vocab if self.has_scores else []
 
     def put(self, number: Any, text: Any, kind: int, score: float = 0.0) -> None:
-        """Set a token; the list grows as needed."""
-        if type(number) is not int or not isinstance(text, str) or not 0 <= number < 1 << 24:
-            raise FormatError(f"the tokenizer gives token {text!r} the id {number!r}")
-        while len(self.tokens) <= number:
-            self.tokens.append(None)
-            self.types.append(UNUSED)
-            if self.scores is not None:
-                self.scores.append(_PAD_SCORE)
-        self.tokens[number], self.types[number] = text, kind
-        if self.scores is not None:
-            self.scores[number] = score
-
-    def pad(self, n_vocab: int) -> None:
         """
-        Bring it to the number of rows the embedding has.
+        Set a token.
 
         Raises:
-            FormatError: It has more tokens.
+            FormatError: It has no text, or an id that cannot be.
         """
-        if len(self.tokens) > n_vocab:
-            raise FormatError(f"the tokenizer has {len(self.tokens)} tokens, the embedding {n_vocab} rows")
-        if len(self.tokens) < n_vocab:
-            self.put(n_vocab - 1, f"[PAD{n_vocab - 1}]", UNUSED, _PAD_SCORE)
-        self.tokens = [f"[PAD{i}]" if text is None else text for i, text in enumerate(self.tokens)]
+        if type(number) is not int or not isinstance(text, str) or number < 0:
+            raise FormatError(f"the tokenizer gives token {text!r} the id {number!r}")
+        if number >= self.n_vocab:
+            raise FormatError(
+                f"the tokenizer gives token {text!r} the id {number}, the embedding has {self.n_vocab} rows"
+            )
+        self.tokens[number], self.types[number] = text, kind
+        if self.has_scores:
+            self.scores[number] = score
 
 
-def write(folder: Folder, writer: gguf.GGUFWriter, n_vocab: int, *, word_piece: bool, pre: str | None) -> str:
+def write(
+    folder: Folder, writer: gguf.GGUFWriter, n_vocab: int, warnings: list[str], *, word_piece: bool, pre: str | None
+) -> str:
     """
     Add the keys of the folder's tokenizer.
 
@@ -80,6 +81,7 @@ def write(folder: Folder, writer: gguf.GGUFWriter, n_vocab: int, *, word_piece: 
         folder: The model folder.
         writer: Where to.
         n_vocab: Rows of the embedding.
+        warnings: Gets what is left out.
         word_piece: The model is a BERT.
         pre: A pre-tokenizer's name, instead of the one that is recognised.
 
@@ -89,12 +91,15 @@ def write(folder: Folder, writer: gguf.GGUFWriter, n_vocab: int, *, word_piece: 
     Raises:
         FileError, FormatError, Unsupported: There is no tokenizer, or none that GGUF can say.
     """
-    vocabulary = _read(folder, word_piece, pre)
-    vocabulary.pad(n_vocab)
+    vocabulary = _read(folder, n_vocab, word_piece, pre)
+    if vocabulary.beyond:  # Gemma 3's tokenizer names images to models that see none
+        warnings.append(
+            f"left out: {len(vocabulary.beyond)} tokens beyond the embedding, like {vocabulary.beyond[0]!r}"
+        )
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
-    writer.add_token_list([text or "" for text in vocabulary.tokens])
-    if vocabulary.scores is not None:
+    writer.add_token_list(vocabulary.tokens)
+    if vocabulary.has_scores:
         writer.add_token_scores(vocabulary.scores)
     writer.add_token_types(vocabulary.types)
     for name, value in vocabulary.flags.items():
@@ -103,7 +108,7 @@ def write(folder: Folder, writer: gguf.GGUFWriter, n_vocab: int, *, word_piece: 
     if vocabulary.model == "gpt2" and not special.merges:
         raise FormatError("the tokenizer has no merges: neither in tokenizer.json nor in merges.txt")
     for name, number in vocabulary.special.items():
-        if number >= 0:
+        if 0 <= number < n_vocab:
             special.special_token_ids.setdefault(name, number)
     special.special_token_ids.pop("cls", None)  # GGUF has no such key: a BERT's is its BOS
     if vocabulary.pre in pretokenizers.BOS_BY_DEFAULT:
@@ -112,12 +117,12 @@ def write(folder: Folder, writer: gguf.GGUFWriter, n_vocab: int, *, word_piece: 
     return f"{vocabulary.model} ({vocabulary.pre}), {n_vocab} tokens"
 
 
-def _read(folder: Folder, word_piece: bool, pre: str | None) -> Vocabulary:
+def _read(folder: Folder, n_vocab: int, word_piece: bool, pre: str | None) -> Vocabulary:
     tokenizer = folder.json("tokenizer.json")
     if word_piece:
-        return _word_piece(folder, tokenizer)
+        return _word_piece(folder, n_vocab, tokenizer)
     if (folder.path / "tokenizer.model").is_file():
-        return _sentencepiece(folder, tokenizer)
+        return _sentencepiece(folder, n_vocab, tokenizer)
     if tokenizer is None:
         raise FileError(f"{folder.path} has no tokenizer: neither tokenizer.json nor tokenizer.model")
     model = tokenizer.get("model")
@@ -125,8 +130,8 @@ def _read(folder: Folder, word_piece: bool, pre: str | None) -> Vocabulary:
     if kind != "BPE" or not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise Unsupported(f"tokenizer.json has a tokenizer of type {kind}; for this model convert reads BPE")
     if model.get("byte_fallback"):
-        return _spm_from_json(folder, tokenizer)
-    vocabulary = Vocabulary("gpt2", pre or pretokenizers.recognise(tokenizer))
+        return _spm_from_json(folder, n_vocab, tokenizer)
+    vocabulary = Vocabulary(n_vocab, "gpt2", pre or pretokenizers.recognise(tokenizer))
     for text, number in model["vocab"].items():
         vocabulary.put(number, text, NORMAL)
     _add_tokens(vocabulary, folder, tokenizer)
@@ -161,16 +166,19 @@ def _add_tokens(vocabulary: Vocabulary, folder: Folder, tokenizer: dict[str, Any
             kind = CONTROL
         else:
             kind, text = USER_DEFINED, text.replace(SPACE, " ")  # these are matched in the text as it comes
-        if type(number) is int and number < len(vocabulary.types) and vocabulary.types[number] == UNKNOWN:
-            kind = UNKNOWN if vocabulary.scores is not None else kind
+        if type(number) is int and number >= vocabulary.n_vocab:
+            vocabulary.beyond.append(text)
+            continue
+        if type(number) is int and vocabulary.types[number] == UNKNOWN:
+            kind = UNKNOWN
         vocabulary.put(number, text, kind, _ADDED_SCORE)
 
 
-def _sentencepiece(folder: Folder, tokenizer: dict[str, Any] | None) -> Vocabulary:
+def _sentencepiece(folder: Folder, n_vocab: int, tokenizer: dict[str, Any] | None) -> Vocabulary:
     model = sentencepiece.parse((folder.path / "tokenizer.model").read_bytes())
     if model.model_type != sentencepiece.BPE:
         raise Unsupported("tokenizer.model is a Unigram tokenizer; for this model convert reads BPE")
-    vocabulary = Vocabulary("llama", "default", scores=[], special=model.special)
+    vocabulary = Vocabulary(n_vocab, "llama", "default", has_scores=True, special=model.special)
     for number, (text, score, kind) in enumerate(model.pieces):
         vocabulary.put(number, text.replace(SPACE, " ") if kind == USER_DEFINED else text, kind, score)
     _add_tokens(vocabulary, folder, tokenizer)
@@ -180,7 +188,7 @@ def _sentencepiece(folder: Folder, tokenizer: dict[str, Any] | None) -> Vocabula
     return vocabulary
 
 
-def _spm_from_json(folder: Folder, tokenizer: dict[str, Any]) -> Vocabulary:
+def _spm_from_json(folder: Folder, n_vocab: int, tokenizer: dict[str, Any]) -> Vocabulary:
     """
     A SentencePiece BPE that only tokenizer.json describes, with merges where the other has scores.
 
@@ -194,7 +202,7 @@ def _spm_from_json(folder: Folder, tokenizer: dict[str, Any]) -> Vocabulary:
             raise FormatError(f"tokenizer.json: merge {rank} is damaged: {str(merge)[:60]}")
         ranks.setdefault("".join(pair), rank)
     last = -float(len(ranks) + 1)
-    vocabulary = Vocabulary("llama", "default", scores=[])
+    vocabulary = Vocabulary(n_vocab, "llama", "default", has_scores=True)
     for text, number in model["vocab"].items():
         is_byte = len(text) == 6 and text.startswith("<0x") and text.endswith(">")
         kind = BYTE if is_byte else UNKNOWN if text == model.get("unk_token") else NORMAL
@@ -219,9 +227,9 @@ def _puts_space_first(tokenizer: dict[str, Any]) -> bool:
     return walk(tokenizer.get("normalizer")) or walk(tokenizer.get("pre_tokenizer"))
 
 
-def _word_piece(folder: Folder, tokenizer: dict[str, Any] | None) -> Vocabulary:
+def _word_piece(folder: Folder, n_vocab: int, tokenizer: dict[str, Any] | None) -> Vocabulary:
     """WordPiece: GGUF marks the beginning of a word with U+2581 where BERT marks its continuation with ``##``."""
-    vocabulary = Vocabulary("bert", "bert-bge")
+    vocabulary = Vocabulary(n_vocab, "bert", "bert-bge")
     names = _word_piece_names(folder, tokenizer)
     for text, number in names.items():
         vocabulary.put(number, text, NORMAL)
@@ -230,7 +238,7 @@ def _word_piece(folder: Folder, tokenizer: dict[str, Any] | None) -> Vocabulary:
     for number, piece in enumerate(vocabulary.tokens):
         if piece in _BERT_SPECIAL.values():
             vocabulary.types[number] = CONTROL
-        if piece is not None and vocabulary.types[number] != CONTROL:
+        if vocabulary.types[number] != CONTROL:
             vocabulary.tokens[number] = piece[2:] if piece.startswith("##") else SPACE + piece
     vocabulary.special = {kind: names[text] for kind, text in _BERT_SPECIAL.items() if text in names}
     vocabulary.special |= {"bos": vocabulary.special.get("cls", -1), "eos": vocabulary.special.get("sep", -1)}
