@@ -12,8 +12,8 @@
 
 enum {
     EL_ROW_OPS = 12,
-    EL_EPILOGUE_OPS = 8,
-    EL_GROUP = 4,
+    EL_EPILOGUE_OPS = 10,
+    EL_GROUP = 6,
     EL_MAX_USED_EXPERTS = 64,
     EL_ROWS_PER_CHUNK = 4 /* of regions that go by rows */
 };
@@ -30,10 +30,13 @@ typedef enum el_row_kind {
     EL_ROW_LOAD,       /* row = a[r] */
     EL_ROW_EMBED,      /* row = dequantized a[ids[r]], a being a weight */
     EL_ROW_ADD,        /* row += a[r] */
+    EL_ROW_MUL,        /* row *= a[r] */
     EL_ROW_SUM_VECTOR, /* row += a, the same for all rows */
     EL_ROW_MUL_VECTOR, /* row *= a */
     EL_ROW_NORM,       /* row = row / rms(row) * a, f: epsilon; a NULL: 1 */
+    EL_ROW_LAYER_NORM, /* row = (row - mean) / deviation, f: epsilon */
     EL_ROW_SCALE,      /* row *= f */
+    EL_ROW_MAP,        /* row = map(row) */
     EL_ROW_STORE       /* a[r] = row */
 } el_row_kind;
 
@@ -42,6 +45,8 @@ typedef struct el_row_op {
     const struct ggml_tensor *a;
     const struct ggml_tensor *ids; /* row r of a is a[ids[r]]; NULL: a[r] */
     float f;
+    el_map map;
+    float params[4];
 } el_row_op;
 
 typedef struct el_row_program {
@@ -58,12 +63,18 @@ void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r,
 /* ---- matrix products that share their input ----------------------------------------------- */
 
 typedef enum el_epilogue_kind {
-    EL_EPI_BIAS,    /* y += a, a vector over the outputs */
-    EL_EPI_NORM,    /* each head /= its rms, f: epsilon, then *= a */
-    EL_EPI_ROPE,    /* rotates by the angles of `rope` */
-    EL_EPI_SCALE,   /* y *= a[r] */
-    EL_EPI_SOFTCAP, /* y = f * tanh(y / f) */
-    EL_EPI_RESIDUAL /* y += a[r] */
+    EL_EPI_BIAS,       /* y += a, a vector over the outputs */
+    EL_EPI_MUL,        /* y *= a, a vector over the outputs */
+    EL_EPI_HEAD_BIAS,  /* each head += a */
+    EL_EPI_HEAD_MUL,   /* each head *= a */
+    EL_EPI_NORM,       /* each head /= its rms, f: epsilon, then *= a, unless that is NULL */
+    EL_EPI_LAYER_NORM, /* each head = (head - mean) / deviation, f: epsilon */
+    EL_EPI_ROPE,       /* rotates by the angles of `rope` */
+    EL_EPI_SCALE,      /* y *= a[r], one number */
+    EL_EPI_SOFTCAP,    /* y = f * tanh(y / f) */
+    EL_EPI_MAP,        /* y = map(y) */
+    EL_EPI_RESIDUAL,   /* y += a[r] */
+    EL_EPI_ROW_MUL     /* y *= a[r], a row */
 } el_epilogue_kind;
 
 typedef struct el_epilogue {
@@ -71,6 +82,8 @@ typedef struct el_epilogue {
     const struct ggml_tensor *a;
     const struct el_rope_job *rope;
     float f;
+    el_map map;
+    float params[4];
 } el_epilogue;
 
 typedef struct el_product {
@@ -80,9 +93,11 @@ typedef struct el_product {
     int64_t head;                    /* floats that epilogues need together; 1: none do */
     const struct ggml_tensor *out;   /* rows of floats, or the cache pool when slots are given */
     const struct ggml_tensor *slots; /* out's row of each row; NULL: the same */
-    int32_t glu; /* -1, or the product whose output this one gates (the pair writes to this one's out) */
-    bool gelu;
-    bool gated; /* computed by the product that has it as glu */
+    int32_t glu;    /* -1, or the product whose output this one gates (the pair writes to this one's out) */
+    el_map glu_map; /* EL_MAP_REGLU and its like */
+    float glu_params[4];
+    bool gated;    /* computed by the product that has it as glu */
+    bool complete; /* the planner knows all that follows */
     int32_t first_chunk, n_chunks;
     int64_t rows_per_chunk;
 } el_product;
@@ -112,6 +127,9 @@ void el_act_from_row(const el_cpu_plan *plan, const el_act_format *format, char 
 void el_multiply(const el_cpu_plan *plan, const el_act_format *format, float *tile, int64_t ld,
                  const struct ggml_tensor *w, const char *rows, int64_t n_rows, const char *act, int64_t n_act,
                  void *scratch);
+
+void el_gate_row(const el_kernels *k, el_map map, float *y, const float *gate, const float *up, int64_t n,
+                 const float *params);
 
 void el_matmul_chunk(const void *job, int32_t chunk, int32_t worker);
 bool el_matmul_ahead(const void *job, int32_t chunk, int32_t part);

@@ -72,6 +72,18 @@ static void multiply(const el_matmul_job *job, const struct ggml_tensor *w, cons
                 act + (size_t)r0 * job->format.stride, r1 - r0, scratch);
 }
 
+/* Two gates have kernels of their own, with the same bits. */
+void el_gate_row(const el_kernels *k, el_map map, float *y, const float *gate, const float *up, int64_t n,
+                 const float *params)
+{
+    if (map == EL_MAP_SWIGLU)
+        k->silu_mul(y, gate, up, n);
+    else if (map == EL_MAP_GEGLU)
+        k->gelu_mul(y, gate, up, n);
+    else
+        k->map(map, y, gate, up, n, params);
+}
+
 /* y: outputs o0 .. o0 + n - 1 of row r, whole heads if an epilogue needs them */
 static void finish_row(const el_kernels *k, const el_product *p, float *y, int64_t o0, int64_t n, int64_t r)
 {
@@ -82,13 +94,26 @@ static void finish_row(const el_kernels *k, const el_product *p, float *y, int64
         case EL_EPI_BIAS:
             k->add(y, y, a + o0, n);
             break;
+        case EL_EPI_MUL:
+            k->mul(y, y, a + o0, n);
+            break;
+        case EL_EPI_HEAD_BIAS:
+        case EL_EPI_HEAD_MUL:
+            for (int64_t h = 0; h < n; h += p->head)
+                (e->kind == EL_EPI_HEAD_MUL ? k->mul : k->add)(y + h, y + h, a, p->head);
+            break;
         case EL_EPI_RESIDUAL:
+        case EL_EPI_ROW_MUL:
             a = (const float *)(const void *)((const char *)e->a->data + (size_t)r * e->a->nb[1]);
-            k->add(y, y, a + o0, n);
+            (e->kind == EL_EPI_ROW_MUL ? k->mul : k->add)(y, y, a + o0, n);
             break;
         case EL_EPI_NORM:
             for (int64_t h = 0; h < n; h += p->head)
                 k->rms_norm(y + h, y + h, a, p->head, e->f);
+            break;
+        case EL_EPI_LAYER_NORM:
+            for (int64_t h = 0; h < n; h += p->head)
+                k->layer_norm(y + h, y + h, NULL, NULL, p->head, e->f);
             break;
         case EL_EPI_ROPE: {
             const int64_t at = r * (e->rope->n_rot / 2);
@@ -102,6 +127,9 @@ static void finish_row(const el_kernels *k, const el_product *p, float *y, int64
             break;
         case EL_EPI_SOFTCAP:
             k->softcap(y, y, e->f, n);
+            break;
+        case EL_EPI_MAP:
+            k->map(e->map, y, y, NULL, n, e->params);
             break;
         }
     }
@@ -171,7 +199,7 @@ void el_matmul_chunk(const void *job_, int32_t chunk, int32_t worker)
         if (p->glu >= 0) {
             float *up = s->tile2 + (r - r0) * ld;
             finish_row(k, &job->products[p->glu], up, o0, ld, r);
-            (p->gelu ? k->gelu_mul : k->silu_mul)(y, y, up, ld);
+            el_gate_row(k, p->glu_map, y, y, up, ld, p->glu_params);
         }
         write_row(job, p, y, o0, ld, r);
     }

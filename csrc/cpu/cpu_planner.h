@@ -75,16 +75,27 @@ bool el_is_weight(const el_planner *p, const struct ggml_tensor *w); /* one that
 /* The header of n_rows quantized rows, which have no place yet. */
 const struct ggml_tensor *el_act_rows(el_planner *p, const el_act_format *format, int64_t n_rows);
 
-/* The region that computes the angles of that rope node, made unless an earlier layer has it. NULL: no memory. */
-const el_rope_job *el_rope_for(el_planner *p, const struct ggml_tensor *node);
 bool el_is_product(const el_planner *p, const struct ggml_tensor *t);
 void el_plan_products(el_planner *p, int32_t first);
 /* Regions for the experts whose router is that product, the product included; false: it is not a router, or what
  * follows is not what csrc/models builds. */
 bool el_plan_experts(el_planner *p, int32_t router);
 bool el_is_experts_region(const el_region *region);
+bool el_is_cache_type(enum ggml_type type); /* of rows that attention reads and products write */
 bool el_is_attention(const el_planner *p, const struct ggml_tensor *t);
 void el_plan_attention(el_planner *p, struct ggml_tensor *t);
+
+/* ---- plan_epilogues.c --------------------------------------------------------------------- */
+
+/* The region that computes the angles of that rope node, made unless an earlier layer has it. NULL: no memory. */
+const el_rope_job *el_rope_for(el_planner *p, const struct ggml_tensor *node);
+/* Whether t reads all of that tensor, in its order, and leaves it as it is. */
+bool el_takes_whole(const struct ggml_tensor *t, const struct ggml_tensor *of);
+bool el_add_epilogue(el_product *product, el_epilogue e); /* false: there is no room */
+/* Takes in what follows the product mm, as far as it can. Returns the last tensor taken in, NULL when that went to the
+ * cache; *gate is the gating node that comes next, if one does. */
+const struct ggml_tensor *el_follow_product(el_planner *p, const el_row_program *input, el_product *product,
+                                            const struct ggml_tensor *mm, const struct ggml_tensor **gate);
 
 /* ---- plan_nodes.c: nodes that are a region each ------------------------------------------- */
 

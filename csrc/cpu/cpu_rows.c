@@ -38,6 +38,9 @@ void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r,
         case EL_ROW_ADD:
             k->add(row, row, row_of(op->a, op->ids, r), n);
             break;
+        case EL_ROW_MUL:
+            k->mul(row, row, row_of(op->a, op->ids, r), n);
+            break;
         case EL_ROW_SUM_VECTOR:
             k->add(row, row, op->a->data, n);
             break;
@@ -47,8 +50,14 @@ void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r,
         case EL_ROW_NORM:
             k->rms_norm(row, row, op->a ? op->a->data : NULL, n, op->f);
             break;
+        case EL_ROW_LAYER_NORM:
+            k->layer_norm(row, row, NULL, NULL, n, op->f);
+            break;
         case EL_ROW_SCALE:
             k->scale(row, row, op->f, n);
+            break;
+        case EL_ROW_MAP:
+            k->map(op->map, row, row, NULL, n, op->params);
             break;
         case EL_ROW_STORE:
             if (store)

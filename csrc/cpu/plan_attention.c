@@ -16,6 +16,8 @@ static int kv_kind(enum ggml_type type)
                                     : -1;
 }
 
+bool el_is_cache_type(enum ggml_type type) { return kv_kind(type) >= 0; }
+
 static bool is_kept(const struct ggml_tensor *t) { return el_base_of(t)->op == GGML_OP_NONE && t->ne[3] == 1; }
 
 bool el_is_attention(const el_planner *p, const struct ggml_tensor *t)

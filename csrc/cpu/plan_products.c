@@ -1,4 +1,5 @@
-/* plan_products.c - products that share their input become one region, with the nodes that follow them. */
+/* plan_products.c - products that share their input become one region; what follows each of them is plan_epilogues.c's.
+ */
 #include <string.h>
 
 #include "cpu_planner.h"
@@ -73,146 +74,11 @@ static int64_t lcm(int64_t a, int64_t b)
     return a / x * b;
 }
 
-static bool add_epilogue(el_product *product, el_epilogue e)
+static void set_gate(el_product *gate, el_product *value, int32_t at, const struct ggml_tensor *glu)
 {
-    if (product->n_epilogue == EL_EPILOGUE_OPS)
-        return false;
-    product->epilogue[product->n_epilogue++] = e;
-    return true;
-}
-
-static bool same_angles(const struct ggml_tensor *a, const struct ggml_tensor *b)
-{
-    return a->src[1] == b->src[1] && a->src[2] == b->src[2] &&
-           memcmp(a->op_params, b->op_params, sizeof a->op_params) == 0;
-}
-
-const el_rope_job *el_rope_for(el_planner *p, const struct ggml_tensor *node)
-{
-    const int64_t n_rows = node->ne[2];
-    el_rope_job *job;
-
-    for (int32_t r = 0; r < p->plan->n_regions; r++)
-        if (p->plan->regions[r].run == el_rope_chunk &&
-            same_angles(((const el_rope_job *)p->plan->regions[r].job)->node, node))
-            return p->plan->regions[r].job;
-    job = el_own(p, sizeof *job);
-    if (!job)
-        return NULL;
-    *job = (el_rope_job){.positions = node->src[1],
-                         .factors = node->src[2],
-                         .node = node,
-                         .n_rows = n_rows,
-                         .n_rot = node->op_params[1],
-                         .halves = node->op_params[2] == GGML_ROPE_TYPE_NEOX};
-    job->cosines = el_own(p, (size_t)(n_rows * job->n_rot) * sizeof(float));
-    if (!job->cosines)
-        return NULL;
-    job->sines = job->cosines + n_rows * (job->n_rot / 2);
-    el_emit(p, el_rope_chunk, job, (int32_t)n_rows, false);
-    return job;
-}
-
-/* scale by 1 / c, tanh, scale by c, starting at that node: one epilogue. Returns the last of the three, or NULL. */
-static const struct ggml_tensor *softcapped(el_planner *p, const struct ggml_tensor *first, el_epilogue *e)
-{
-    const struct ggml_tensor *tanh_node, *last;
-
-    if (first->op != GGML_OP_SCALE || el_param(first, 1) != 0)
-        return NULL;
-    tanh_node = el_only_user(p, first);
-    if (!tanh_node || tanh_node->op != GGML_OP_UNARY || ggml_get_unary_op(tanh_node) != GGML_UNARY_OP_TANH)
-        return NULL;
-    last = el_only_user(p, tanh_node);
-    if (!last || last->op != GGML_OP_SCALE || el_param(last, 1) != 0 || 1.0f / el_param(last, 0) != el_param(first, 0))
-        return NULL;
-    *e = (el_epilogue){.kind = EL_EPI_SOFTCAP, .f = el_param(last, 0)};
-    el_info_of(p, first)->state = el_info_of(p, tanh_node)->state = EL_NODE_FUSED;
-    return last;
-}
-
-/* Whether t is only being stored by the region whose input that is: not to be read within it. */
-static bool stores(const el_row_program *input, const struct ggml_tensor *t)
-{
-    for (int32_t i = 0; i < input->n_ops; i++)
-        if (input->ops[i].kind == EL_ROW_STORE && input->ops[i].a == el_base_of(t))
-            return true;
-    return false;
-}
-
-/* Whether t reads all of that tensor, in its order. */
-static bool takes_whole(const struct ggml_tensor *t, const struct ggml_tensor *of)
-{
-    for (int k = 0; k < GGML_MAX_SRC; k++)
-        if (t->src[k] && el_base_of(t->src[k]) == of && !el_is_whole(t->src[k]))
-            return false;
-    return !t->view_src || t->op == GGML_OP_SET_ROWS; /* no operations in place */
-}
-
-/* Takes in what follows the product, as far as it can. Returns the last tensor taken in; *gate is the gating node that
- * comes next, if one does. */
-static const struct ggml_tensor *follow(el_planner *p, const el_row_program *input, el_product *product,
-                                        const struct ggml_tensor *mm, const struct ggml_tensor **gate)
-{
-    const int64_t n = product->w->ne[1];
-    const struct ggml_tensor *cur = mm, *next;
-
-    while ((next = el_only_user(p, cur)) != NULL && product->n_epilogue < EL_EPILOGUE_OPS - 1 &&
-           takes_whole(next, cur)) {
-        el_epilogue e = {.a = next->src[1]};
-        const struct ggml_tensor *after;
-        if (next->op == GGML_OP_ADD && el_base_of(next->src[0]) == cur && el_is_vector(next->src[1], n)) {
-            e.kind = EL_EPI_BIAS;
-        } else if (next->op == GGML_OP_ADD && el_is_rows(next) && next->ne[0] == n) {
-            const struct ggml_tensor *other = el_base_of(next->src[0]) == cur ? next->src[1] : next->src[0];
-            if (!el_ready(p, other) || stores(input, other) || !el_is_rows(other) ||
-                !ggml_are_same_shape(next->src[0], next->src[1]))
-                break;
-            e.kind = EL_EPI_RESIDUAL;
-            e.a = other;
-        } else if (next->op == GGML_OP_RMS_NORM && next->ne[2] == mm->ne[1] && next->ne[0] * next->ne[1] == n) {
-            after = el_only_user(p, next);
-            if (!after || after->op != GGML_OP_MUL || !el_is_vector(after->src[1], next->ne[0]))
-                break;
-            e = (el_epilogue){.kind = EL_EPI_NORM, .a = after->src[1], .f = el_param(next, 0)};
-            product->head = lcm(product->head, next->ne[0]);
-            if (product->head != next->ne[0])
-                break;
-            el_info_of(p, next)->state = EL_NODE_FUSED;
-            next = after;
-        } else if (next->op == GGML_OP_ROPE && next->ne[2] == mm->ne[1] && next->ne[0] * next->ne[1] == n &&
-                   (product->head == 1 || product->head == next->ne[0]) &&
-                   (next->op_params[2] == GGML_ROPE_TYPE_NORMAL || next->op_params[2] == GGML_ROPE_TYPE_NEOX)) {
-            e = (el_epilogue){.kind = EL_EPI_ROPE, .rope = el_rope_for(p, next)};
-            if (!e.rope)
-                break;
-            product->head = next->ne[0];
-        } else if (next->op == GGML_OP_MUL && next->src[1]->op == GGML_OP_NONE && next->src[1]->ne[0] == 1 &&
-                   next->src[1]->ne[1] == 1 && next->src[1]->ne[2] == mm->ne[1] && next->ne[2] == mm->ne[1]) {
-            e.kind = EL_EPI_SCALE;
-        } else if ((after = softcapped(p, next, &e)) != NULL) {
-            next = after;
-        } else if (next->op == GGML_OP_SET_ROWS && el_base_of(next->src[0]) == cur &&
-                   next->src[1]->type == GGML_TYPE_I64 && next->src[0]->ne[0] == n &&
-                   next->src[0]->ne[1] == mm->ne[1]) {
-            product->out = next->src[2];
-            product->slots = next->src[1];
-            el_info_of(p, cur)->state = EL_NODE_FUSED;
-            el_info_of(p, next)->state = EL_NODE_DONE;
-            return NULL;
-        } else {
-            if (next->op == GGML_OP_GLU && next->src[1] && next->op_params[1] == 0 && ggml_are_same_shape(next, mm) &&
-                (next->op_params[0] == GGML_GLU_OP_SWIGLU || next->op_params[0] == GGML_GLU_OP_GEGLU))
-                *gate = next;
-            break;
-        }
-        if (!add_epilogue(product, e))
-            break;
-        el_info_of(p, cur)->state = EL_NODE_FUSED;
-        cur = next;
-        el_info_of(p, cur)->state = EL_NODE_FUSED;
-    }
-    return cur;
+    gate->glu = at;
+    gate->glu_map = (el_map)el_map_of(glu, gate->glu_params);
+    value->gated = true;
 }
 
 /* Pairs the products whose results a gating node multiplies; the others write where following ended. */
@@ -226,9 +92,7 @@ static void pair_gates(el_planner *p, el_matmul_job *job, const struct ggml_tens
             if (k == i || gates[k] != gates[i] || el_base_of(gates[i]->src[0]) != last[i] ||
                 el_base_of(gates[i]->src[1]) != last[k])
                 continue;
-            a->glu = k;
-            a->gelu = gates[i]->op_params[0] == GGML_GLU_OP_GEGLU;
-            b->gated = true;
+            set_gate(a, b, k, gates[i]);
             el_info_of(p, last[i])->state = el_info_of(p, last[k])->state = EL_NODE_FUSED;
             last[k] = NULL;
             last[i] = gates[i];
@@ -284,10 +148,64 @@ static void cut_into_chunks(el_planner *p, el_matmul_job *job)
         p->plan->regions[at].ahead = el_matmul_ahead;
 }
 
+/* The gate of the product's own two halves, when that is what follows (after a bias, perhaps), or NULL. */
+static struct ggml_tensor *own_gate(const el_planner *p, const struct ggml_tensor *mm, const struct ggml_tensor **bias)
+{
+    const struct ggml_tensor *cur = mm;
+    struct ggml_tensor *next = el_only_user(p, cur);
+    float params[4];
+
+    *bias = NULL;
+    if (next && next->op == GGML_OP_ADD && el_is_vector(next->src[1], mm->ne[0]) && el_takes_whole(next, cur)) {
+        *bias = next;
+        cur = next;
+        next = el_only_user(p, cur);
+    }
+    return next && next->op == GGML_OP_GLU && !next->src[1] && el_takes_whole(next, cur) &&
+                   next->ne[0] * 2 == mm->ne[0] && next->ne[1] == mm->ne[1] && el_map_of(next, params) >= 0
+               ? next
+               : NULL;
+}
+
+/* The rows (or elements) of one half of a model's tensor. */
+static const struct ggml_tensor *half_of(el_planner *p, const struct ggml_tensor *t, int dim, bool second)
+{
+    struct ggml_tensor *half = el_own(p, sizeof *half);
+
+    if (!half)
+        return NULL;
+    *half = *t;
+    half->ne[dim] /= 2;
+    half->data = (char *)t->data + (second ? (size_t)half->ne[dim] * t->nb[dim] : 0);
+    return half;
+}
+
+/* Two products of one matrix's halves, gate and value. */
+static void add_halves(el_planner *p, el_matmul_job *job, struct ggml_tensor *mm, struct ggml_tensor *glu,
+                       const struct ggml_tensor *bias)
+{
+    el_product *gate = &job->products[job->n_products], *value = gate + 1;
+
+    for (int i = 0; i < 2; i++) {
+        const bool second = (i == 1) != (glu->op_params[1] != 0);
+        gate[i] = (el_product){.w = half_of(p, mm->src[0], 1, second), .head = 1, .glu = -1, .complete = true};
+        if (bias)
+            el_add_epilogue(&gate[i], (el_epilogue){.kind = EL_EPI_BIAS, .a = half_of(p, bias->src[1], 0, second)});
+    }
+    set_gate(gate, value, job->n_products + 1, glu);
+    gate->out = glu;
+    if (bias)
+        el_info_of(p, bias)->state = EL_NODE_FUSED;
+    el_info_of(p, mm)->state = EL_NODE_FUSED;
+    el_info_of(p, glu)->state = EL_NODE_DONE;
+    job->n_products += 2;
+}
+
 void el_plan_products(el_planner *p, int32_t first)
 {
     const struct ggml_tensor *x = p->graph->nodes[first]->src[1];
-    const struct ggml_tensor *last[EL_GROUP], *gates[EL_GROUP] = {NULL};
+    const struct ggml_tensor *last[EL_GROUP] = {NULL}, *gates[EL_GROUP] = {NULL}, *bias;
+    struct ggml_tensor *glu;
     el_matmul_job *job = el_own(p, sizeof *job);
 
     if (!job)
@@ -304,13 +222,19 @@ void el_plan_products(el_planner *p, int32_t first)
         if (format.own != job->format.own || format.kind != job->format.kind)
             continue;
         p->kernel_bytes = EL_MAX(p->kernel_bytes, format.own ? el_matmul_scratch(mm->src[0]->type, x->ne[0]) : 0);
+        glu = own_gate(p, mm, &bias);
+        if (glu && job->n_products + 2 <= EL_GROUP) {
+            add_halves(p, job, mm, glu, bias);
+            continue;
+        }
         job->products[job->n_products] = (el_product){.w = mm->src[0], .head = 1, .glu = -1};
         last[job->n_products] = mm;
         el_info_of(p, mm)->state = EL_NODE_FUSED;
         job->n_products++;
     }
-    for (int32_t i = 0; i < job->n_products; i++)
-        last[i] = follow(p, &job->input, &job->products[i], last[i], &gates[i]);
+    for (int32_t i = 0; i < job->n_products && p->status == EDGELLM_OK; i++)
+        if (!job->products[i].complete)
+            last[i] = el_follow_product(p, &job->input, &job->products[i], last[i], &gates[i]);
     pair_gates(p, job, last, gates);
     p->row_floats = EL_MAX(p->row_floats, (size_t)x->ne[0]);
     if (p->status != EDGELLM_OK)

@@ -20,10 +20,15 @@ bool el_can_pend(const struct ggml_tensor *t)
     if (!el_is_rows(t) || t->view_src) /* changed in place: now */
         return false;
     switch (t->op) {
+    case GGML_OP_NORM:
     case GGML_OP_RMS_NORM:
+    case GGML_OP_SQR:
         return el_is_rows(t->src[0]);
+    case GGML_OP_UNARY: {
+        float params[4];
+        return el_is_rows(t->src[0]) && el_map_of(t, params) >= 0;
+    }
     case GGML_OP_MUL:
-        return el_is_rows(t->src[0]) && el_is_vector(t->src[1], t->ne[0]);
     case GGML_OP_ADD:
         return el_is_rows(t->src[0]) && (el_is_vector(t->src[1], t->ne[0]) ||
                                          (el_is_rows(t->src[1]) && ggml_are_same_shape(t->src[0], t->src[1])));
@@ -73,6 +78,26 @@ static bool is_gather(const el_planner *p, const struct ggml_tensor *t)
            t->src[0]->op != GGML_OP_NONE && el_ready(p, t->src[0]);
 }
 
+/* Row r of `a` joined with row r of b; what is not there yet becomes the program, or is stored. */
+static void join(el_planner *p, el_row_program *program, el_row_kind kind, const struct ggml_tensor *a,
+                 const struct ggml_tensor *b)
+{
+    if (!el_ready(p, b) && !is_gather(p, b) && (el_ready(p, a) || is_gather(p, a))) {
+        const struct ggml_tensor *swap = a;
+        a = b;
+        b = swap;
+    }
+    if (!el_ready(p, b) && !is_gather(p, b))
+        el_store_rows(p, b);
+    el_make_rows(p, program, a);
+    if (is_gather(p, b)) {
+        el_info_of(p, b)->state = EL_NODE_FUSED;
+        push(p, program, (el_row_op){.kind = kind, .a = b->src[0], .ids = b->src[1]});
+    } else {
+        push(p, program, (el_row_op){.kind = kind, .a = b});
+    }
+}
+
 /* Appends what makes row r of t; afterwards t is fused or, if others read it too, stored. */
 void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tensor *t)
 {
@@ -93,8 +118,24 @@ void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tens
         el_make_rows(p, program, a);
         push(p, program, (el_row_op){.kind = EL_ROW_NORM, .f = el_param(t, 0)});
         break;
+    case GGML_OP_NORM:
+        el_make_rows(p, program, a);
+        push(p, program, (el_row_op){.kind = EL_ROW_LAYER_NORM, .f = el_param(t, 0)});
+        break;
+    case GGML_OP_SQR:
+    case GGML_OP_UNARY: {
+        el_row_op op = {.kind = EL_ROW_MAP};
+        op.map = (el_map)el_map_of(t, op.params);
+        el_make_rows(p, program, a);
+        push(p, program, op);
+        break;
+    }
     case GGML_OP_MUL: {
         el_row_op *norm;
+        if (!el_is_vector(b, t->ne[0])) {
+            join(p, program, EL_ROW_MUL, a, b);
+            break;
+        }
         el_make_rows(p, program, a);
         norm = program->n_ops > 0 ? &program->ops[program->n_ops - 1] : NULL;
         if (norm && norm->kind == EL_ROW_NORM && !norm->a)
@@ -113,20 +154,7 @@ void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tens
             push(p, program, (el_row_op){.kind = EL_ROW_SUM_VECTOR, .a = b});
             break;
         }
-        if (!el_ready(p, b) && !is_gather(p, b) && (el_ready(p, a) || is_gather(p, a))) {
-            const struct ggml_tensor *swap = a;
-            a = b;
-            b = swap;
-        }
-        if (!el_ready(p, b) && !is_gather(p, b))
-            el_store_rows(p, b);
-        el_make_rows(p, program, a);
-        if (is_gather(p, b)) {
-            el_info_of(p, b)->state = EL_NODE_FUSED;
-            push(p, program, (el_row_op){.kind = EL_ROW_ADD, .a = b->src[0], .ids = b->src[1]});
-        } else {
-            push(p, program, (el_row_op){.kind = EL_ROW_ADD, .a = b});
-        }
+        join(p, program, EL_ROW_ADD, a, b);
         break;
     case GGML_OP_GET_ROWS:
         if (a->op != GGML_OP_NONE && !el_ready(p, a))

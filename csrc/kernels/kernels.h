@@ -104,7 +104,7 @@ typedef enum el_map {
     EL_MAP_SUB,
     EL_MAP_MUL,
     EL_MAP_DIV,
-    EL_MAP_SCALE, /* fma(x, f[0], f[1]) */
+    EL_MAP_SCALE, /* fma(x, f[0], f[1]); x * f[0] when f[1] is 0 */
     EL_MAP_CLAMP, /* to f[0] .. f[1] */
     EL_MAP_NEG,
     EL_MAP_ABS,

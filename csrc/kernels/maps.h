@@ -131,7 +131,7 @@ EACH_MAP(map_add, x + u)
 EACH_MAP(map_sub, x - u)
 EACH_MAP(map_mul, x *u)
 EACH_MAP(map_div, x / u)
-EACH_MAP(map_scale, fmaf(x, f[0], f[1]))
+EACH_MAP(map_scale, f[1] == 0.0f ? x * f[0] : fmaf(x, f[0], f[1])) /* a zero keeps its sign */
 EACH_MAP(map_clamp, least(f[1], most(f[0], x)))
 EACH_MAP(map_neg, -x)
 EACH_MAP(map_abs, fabsf(x))

@@ -248,6 +248,8 @@ static result by_us(const plan_case *c, int64_t rows, int32_t n_threads, const c
     if (isa)
         plan->kernels = el_kernels_named(isa);
     CHECK(plan->n_fallback == c->n_fallback);
+    if (getenv("SHOW") && rows == 1 && n_threads == 1)
+        printf("%s: %d\n", c->name, plan->n_regions);
     if (rows == 1 && n_threads == 1 && c->n_regions) {
         if (plan->n_regions > c->n_regions)
             fprintf(stderr, "    [%s] %d regions\n", c->name, plan->n_regions);
