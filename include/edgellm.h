@@ -156,7 +156,7 @@ typedef struct edgellm_model_info {
     int32_t n_embd_out;          /* width of an embedding */
     int32_t n_classes;           /* scores of the classifier; 0: the model has none */
     int32_t pooling;             /* edgellm_pooling that the file names, or EDGELLM_POOLING_MODEL */
-    char architecture[32]; /* general.architecture */
+    char architecture[32];       /* general.architecture */
     char type[32];               /* commonest weight type by bytes: "Q4_K" */
 } edgellm_model_info;
 EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_info *info);
@@ -199,13 +199,14 @@ typedef enum edgellm_pooling {
 typedef struct edgellm_engine_options {
     uint32_t struct_size; /* set by edgellm_engine_options_init */
     int32_t n_ctx;        /* tokens one sequence may hold; 0: what the model was trained for, as memory allows */
-    int32_t n_seqs;       /* sequences open at once, 1 to 256 */
+    int32_t n_seqs;       /* sequences open at once, 1 to 256; fewer if the recurrent memory of so many would take more
+                             than half of the free memory (see edgellm_engine_info) */
     int32_t n_batch;      /* tokens in one step, at most 4096 */
     int32_t n_threads;    /* 0: one per physical performance core we may use */
     int32_t kv_type;      /* edgellm_kv_type */
     int32_t embeddings;   /* 1: steps compute embeddings instead of logits */
     int32_t pooling;      /* edgellm_pooling, of embeddings */
-    uint64_t kv_bytes; /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
+    uint64_t kv_bytes;    /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
 } edgellm_engine_options;
 EDGELLM_API void edgellm_engine_options_init(edgellm_engine_options *options);
 
@@ -222,8 +223,9 @@ typedef struct edgellm_engine_info {
     int32_t n_threads;
     int32_t n_blocks; /* KV blocks of 32 tokens */
     int32_t n_blocks_free;
-    int32_t n_plans;   /* graph plans in the cache */
-    uint64_t kv_bytes; /* reserved; touched only as sequences grow */
+    int32_t n_plans;      /* graph plans in the cache */
+    uint64_t kv_bytes;    /* reserved; touched only as sequences grow */
+    uint64_t state_bytes; /* recurrent memory of all sequences and of their checkpoints; 0: the model has none */
     uint64_t scratch_bytes;
     char isa[32]; /* instruction set in use: "avx2" */
 } edgellm_engine_info;
@@ -266,8 +268,16 @@ EDGELLM_API edgellm_status edgellm_seq_open(edgellm_engine *engine, int32_t *seq
 EDGELLM_API edgellm_status edgellm_seq_close(edgellm_engine *engine, int32_t seq);
 /* Tokens computed so far, or -1 for a sequence that is not open. */
 EDGELLM_API int32_t edgellm_seq_length(const edgellm_engine *engine, int32_t seq);
-/* Forgets all tokens from position n_tokens on. Errors: EINVAL. */
+/* Forgets all tokens from position n_tokens on. What some layers remember of a sequence is a state of fixed size, which
+ * cannot be undone token by token: with such a model a sequence goes back to 0, to n_tokens itself where it stands
+ * there already or has a checkpoint there, else to its nearest checkpoint below or to 0. edgellm_seq_length then tells
+ * how many tokens are left; the caller computes the rest again. Errors: EINVAL. */
 EDGELLM_API edgellm_status edgellm_seq_truncate(edgellm_engine *engine, int32_t seq, int32_t n_tokens);
+/* Keeps a copy of the sequence's recurrent memory as it is now, so that edgellm_seq_truncate can come back to this
+ * length. A sequence has at most 8 copies, fewer when they are large (256 MB for all sequences, but one each); the
+ * oldest is dropped, as are those that a truncation leaves behind. Where every length can be gone back to without, this
+ * does nothing. Errors: EINVAL, ENOMEM. */
+EDGELLM_API edgellm_status edgellm_seq_checkpoint(edgellm_engine *engine, int32_t seq);
 
 /* ---- sampling ------------------------------------------------------------------------- */
 

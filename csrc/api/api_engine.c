@@ -67,6 +67,7 @@ edgellm_status edgellm_engine_get_info(const edgellm_engine *e, edgellm_engine_i
                                   .n_blocks_free = e->blocks.n_free,
                                   .n_plans = e->plans.n,
                                   .kv_bytes = e->pool.n_bytes,
+                                  .state_bytes = e->pool.n_state_bytes + el_checkpoints_bytes(e),
                                   .scratch_bytes = el_plans_bytes(&e->plans)};
     isa = el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa;
     n = strlen(isa);
@@ -118,6 +119,12 @@ edgellm_status edgellm_seq_truncate(edgellm_engine *engine, int32_t seq, int32_t
 {
     REFUSE_NULL(!engine, "engine");
     return el_seq_truncate(engine, seq, n_tokens);
+}
+
+edgellm_status edgellm_seq_checkpoint(edgellm_engine *engine, int32_t seq)
+{
+    REFUSE_NULL(!engine, "engine");
+    return el_seq_checkpoint(engine, seq);
 }
 
 edgellm_status edgellm_seq_sample(edgellm_engine *engine, int32_t seq, const edgellm_sampling *sampling,

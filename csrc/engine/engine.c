@@ -11,7 +11,7 @@
 
 enum { MAX_SEQS = 256, MAX_BATCH = 4096, MAX_THREADS = 256, DEFAULT_CTX = 8192 };
 
-static edgellm_status check_range(const char *name, int64_t value, int64_t lo, int64_t hi)
+edgellm_status el_check_range(const char *name, int64_t value, int64_t lo, int64_t hi)
 {
     if (value >= lo && value <= hi)
         return EDGELLM_OK;
@@ -28,15 +28,35 @@ static uint64_t free_memory(void)
     return system.memory_available ? system.memory_available : (uint64_t)512 << 20;
 }
 
+/* As many sequences as have their recurrent memory in half of the free memory. */
+static edgellm_status size_states(el_engine *e, uint64_t limit, uint64_t *n_bytes)
+{
+    const uint64_t each = el_pool_state_bytes(e->model) * EL_STATES_PER_SEQ;
+
+    *n_bytes = 0;
+    if (each == 0)
+        return EDGELLM_OK;
+    if (each > limit)
+        return el_fail(EDGELLM_ENOMEM,
+                       "the recurrent memory of one sequence takes %llu MB, and %llu MB are free for it; close other "
+                       "programs or take a smaller model",
+                       (unsigned long long)(each >> 20), (unsigned long long)(limit >> 20));
+    e->n_seqs = (int32_t)EL_MIN((uint64_t)e->n_seqs, limit / each);
+    *n_bytes = each * (uint64_t)e->n_seqs;
+    return EDGELLM_OK;
+}
+
 /* Chooses n_ctx and the number of blocks: what was asked for, or else what the model was trained on, as far as half of
  * the free memory goes. */
 static edgellm_status size_cache(el_engine *e, const edgellm_engine_options *o, int32_t *n_blocks)
 {
     const int32_t trained = e->model->hp.n_ctx_train;
     const int32_t positions = e->model->hp.n_positions;
-    uint64_t slot_bytes, block_bytes, limit, wanted;
+    const uint64_t half = free_memory() / 2;
+    uint64_t slot_bytes, block_bytes, limit, wanted, state_bytes;
     edgellm_status status = EDGELLM_OK;
 
+    EL_TRY(size_states(e, half, &state_bytes));
     EL_TRY(el_pool_slot_bytes(e->model, o->kv_type, &slot_bytes));
     block_bytes = EL_MAX(slot_bytes, 1) * EL_BLOCK_TOKENS; /* a model without attention has no cache, but blocks */
     e->n_ctx = o->n_ctx;
@@ -48,7 +68,7 @@ static edgellm_status size_cache(el_engine *e, const edgellm_engine_options *o, 
                            o->n_ctx, positions);
         e->n_ctx = positions;
     }
-    limit = (o->kv_bytes ? o->kv_bytes : free_memory() / 2) / block_bytes;
+    limit = (o->kv_bytes ? o->kv_bytes : half - state_bytes) / block_bytes;
     wanted = ((uint64_t)e->n_ctx + EL_BLOCK_TOKENS - 1) / EL_BLOCK_TOKENS;
     if (limit < wanted && o->n_ctx == 0 && limit > 0) {
         e->n_ctx = (int32_t)(limit * EL_BLOCK_TOKENS);
@@ -91,12 +111,12 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     int32_t n_blocks = 0;
 
     *out = NULL;
-    EL_TRY(check_range("n_ctx", o->n_ctx, 0, 1 << 24));
-    EL_TRY(check_range("n_seqs", o->n_seqs, 1, MAX_SEQS));
-    EL_TRY(check_range("n_batch", o->n_batch, 1, MAX_BATCH));
-    EL_TRY(check_range("n_threads", o->n_threads, 0, MAX_THREADS));
-    EL_TRY(check_range("kv_type", o->kv_type, EDGELLM_KV_F16, EDGELLM_KV_Q8_0));
-    EL_TRY(check_range("pooling", o->pooling, EDGELLM_POOLING_MODEL, EDGELLM_POOLING_RANK));
+    EL_TRY(el_check_range("n_ctx", o->n_ctx, 0, 1 << 24));
+    EL_TRY(el_check_range("n_seqs", o->n_seqs, 1, MAX_SEQS));
+    EL_TRY(el_check_range("n_batch", o->n_batch, 1, MAX_BATCH));
+    EL_TRY(el_check_range("n_threads", o->n_threads, 0, MAX_THREADS));
+    EL_TRY(el_check_range("kv_type", o->kv_type, EDGELLM_KV_F16, EDGELLM_KV_Q8_0));
+    EL_TRY(el_check_range("pooling", o->pooling, EDGELLM_POOLING_MODEL, EDGELLM_POOLING_RANK));
     EL_TRY(check_output(model, o));
     e = el_alloc(1, sizeof *e);
     if (!e)
@@ -134,6 +154,7 @@ void el_engine_free(el_engine *e)
         return;
     for (int32_t i = 0; e->seqs && i < e->n_seqs; i++) {
         el_generate_clear(&e->seqs[i]);
+        el_checkpoints_forget(&e->seqs[i], -1);
         el_block_table_clear(&e->blocks, &e->seqs[i].blocks);
     }
     el_plans_clear(&e->plans);
@@ -210,23 +231,9 @@ edgellm_status el_seq_close(el_engine *e, int32_t seq)
     el_step_abandon(e);
     el_workers_quiesce(); /* none may still write to the blocks that are given back */
     el_generate_clear(s);
+    el_checkpoints_forget(s, -1);
     el_block_table_clear(&e->blocks, &s->blocks);
     memset(s, 0, sizeof *s);
-done:
-    return status;
-}
-
-edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens)
-{
-    el_seq *s = NULL;
-    edgellm_status status = EDGELLM_OK;
-
-    EL_TRY(el_engine_seq(e, seq, &s));
-    EL_TRY(check_range("n_tokens", n_tokens, 0, s->length));
-    el_step_abandon(e);
-    el_workers_quiesce();
-    s->length = n_tokens;
-    el_blocks_shrink(&e->blocks, &s->blocks, n_tokens);
 done:
     return status;
 }

@@ -3,6 +3,7 @@
  * sample get their next token in the same call. See include/edgellm.h for the rules of each function.
  *   engine.c   options, memory, sequences         step.c   one step
  *   generate.c sampling, stop rules, ready text   plan.c, pool.c   graphs and cache memory
+ *   rewind.c   truncation, checkpoints
  *   collect.c  what goes into products, for importance matrices */
 #ifndef EL_ENGINE_H
 #define EL_ENGINE_H
@@ -15,11 +16,20 @@
 #include "pool.h"
 #include "sample.h"
 
+enum { EL_MAX_CHECKPOINTS = 8 }; /* of a sequence */
+
+typedef struct el_checkpoint {
+    int32_t length;
+    void *state; /* the recurrent memory after so many tokens */
+} el_checkpoint;
+
 typedef struct el_seq {
     bool open;
     int32_t length; /* tokens whose K and V are in the cache */
     int32_t state;  /* 0 or 1: which of its two slots holds the sequence's recurrent memory */
     el_block_table blocks;
+    el_checkpoint checkpoints[EL_MAX_CHECKPOINTS]; /* oldest first */
+    int32_t n_checkpoints;
 
     el_sampler *sampler; /* NULL until edgellm_seq_sample */
     el_text_stream *text;
@@ -64,10 +74,19 @@ typedef struct edgellm_engine {
 edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgellm_engine_options *options);
 void el_engine_free(el_engine *e);
 
-edgellm_status el_engine_seq(el_engine *e, int32_t seq, el_seq **out); /* EINVAL unless open */
+edgellm_status el_check_range(const char *name, int64_t value, int64_t lo, int64_t hi); /* EINVAL */
+edgellm_status el_engine_seq(el_engine *e, int32_t seq, el_seq **out);                  /* EINVAL unless open */
 edgellm_status el_seq_open(el_engine *e, int32_t *seq);
 edgellm_status el_seq_close(el_engine *e, int32_t seq);
+
+/* rewind.c */
 edgellm_status el_seq_truncate(el_engine *e, int32_t seq, int32_t n_tokens);
+edgellm_status el_seq_checkpoint(el_engine *e, int32_t seq);
+void el_checkpoints_forget(el_seq *s, int32_t above); /* those of more tokens; -1: all */
+uint64_t el_checkpoints_bytes(const el_engine *e);
+
+/* Slot of the recurrent memory. A step reads the one that the sequence's last step wrote, and writes the other. */
+static inline int32_t el_state_slot(int32_t seq, int32_t which) { return seq * EL_STATES_PER_SEQ + which; }
 
 /* Applies to every step from now on; plans are made anew. */
 edgellm_status el_engine_adapt(el_engine *e, const el_adapters *adapters);

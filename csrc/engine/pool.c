@@ -36,8 +36,9 @@ edgellm_status el_pool_slot_bytes(const el_model *model, int32_t kv_type, uint64
     return EDGELLM_OK;
 }
 
-static uint64_t state_bytes(const el_hparams *hp)
+uint64_t el_pool_state_bytes(const el_model *model)
 {
+    const el_hparams *hp = &model->hp;
     uint64_t n = 0;
 
     for (int32_t i = 0; i < hp->n_layer; i++)
@@ -85,7 +86,8 @@ edgellm_status el_pool_init(el_pool *p, const el_model *model, int32_t kv_type, 
         return el_fail(EDGELLM_ENOMEM, "a KV cache of %d tokens does not fit the address space", n_slots);
     p->n_states = EL_STATES_PER_SEQ * n_seqs;
     p->n_bytes = total;
-    if (!el_mul(state_bytes(hp), (uint64_t)p->n_states, &p->n_state_bytes) || p->n_state_bytes > SIZE_MAX / 2)
+    if (!el_mul(el_pool_state_bytes(model), (uint64_t)p->n_states, &p->n_state_bytes) ||
+        p->n_state_bytes > SIZE_MAX / 2)
         return el_fail(EDGELLM_ENOMEM, "recurrent memory of %d sequences does not fit the address space", n_seqs);
     p->headers = params.mem_buffer = el_alloc(1, params.mem_size);
     p->layers = el_alloc((size_t)hp->n_layer, sizeof *p->layers);

@@ -25,6 +25,7 @@ typedef struct el_pool {
 
 /* Bytes that one slot takes in all layers. EUNSUPPORTED when the type does not fit the model's heads. */
 edgellm_status el_pool_slot_bytes(const el_model *model, int32_t kv_type, uint64_t *n_bytes);
+uint64_t el_pool_state_bytes(const el_model *model); /* recurrent memory of one slot */
 edgellm_status el_pool_init(el_pool *p, const el_model *model, int32_t kv_type, int32_t n_slots, int32_t n_seqs);
 void el_pool_clear(el_pool *p);
 

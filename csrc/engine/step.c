@@ -169,9 +169,6 @@ static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int
         ((float *)in->attn_temp->data)[row] = el_graph_attn_temperature(hp, position);
 }
 
-/* Recurrent memory: a step reads the slot that the sequence's last step wrote, and writes the other. */
-static int32_t state_slot(int32_t seq, int32_t which) { return seq * EL_STATES_PER_SEQ + which; }
-
 /* A classifier reads the first row where all rows see the whole text, else the last. */
 static bool takes_first(const el_engine *e)
 {
@@ -191,8 +188,8 @@ static void fill_inputs(el_engine *e, const edgellm_item *items)
             memcpy((int32_t *)in->tables->data + i * in->tables->ne[0], s->blocks.ids,
                    (size_t)s->blocks.n * sizeof(int32_t));
         if (in->runs && in->runs->data) {
-            const int32_t run[4] = {row, it->n_tokens, s->length > 0 ? state_slot(it->seq, s->state) : -1,
-                                    state_slot(it->seq, !s->state)};
+            const int32_t run[4] = {row, it->n_tokens, s->length > 0 ? el_state_slot(it->seq, s->state) : -1,
+                                    el_state_slot(it->seq, !s->state)};
             memcpy((int32_t *)in->runs->data + 4 * i, run, sizeof run);
         }
         for (int32_t t = 0; t < it->n_tokens; t++, row++)

@@ -437,6 +437,7 @@ class EngineInfo(NamedTuple):
     n_blocks_free: int
     n_plans: int
     kv_bytes: int
+    state_bytes: int
     scratch_bytes: int
     isa: str
 
@@ -549,9 +550,19 @@ class Engine(Handle):
         """Tokens computed."""
         return int(load()[1].edgellm_seq_length(self.pointer, seq))
 
-    def truncate(self, seq: int, n_tokens: int) -> None:
-        """Forget the tokens from *n_tokens* on. Abandons a step that has not finished."""
+    def truncate(self, seq: int, n_tokens: int) -> int:
+        """
+        Forget the tokens from *n_tokens* on. Abandons a step that has not finished.
+
+        Returns:
+            How many tokens are left: *n_tokens*, or fewer where the model has recurrent memory and no checkpoint there.
+        """
         check(load()[1].edgellm_seq_truncate(self.pointer, seq, n_tokens))
+        return self.length(seq)
+
+    def checkpoint(self, seq: int) -> None:
+        """Make the sequence's present length one that `truncate` can come back to, if it is not one anyhow."""
+        check(load()[1].edgellm_seq_checkpoint(self.pointer, seq))
 
     def sample(self, seq: int, params: SamplingParams, seed: int, history: Sequence[int], heal_token: int = -1) -> None:
         """Start a generation on a sequence; *history* is what the penalties count from the start."""

@@ -31,7 +31,7 @@ class Runner(Protocol):
     def close_seq(self, seq: int) -> None:
         """Give it back."""
 
-    def truncate(self, seq: int, n_tokens: int) -> None:
+    def truncate(self, seq: int, n_tokens: int) -> Any:
         """Forget its tokens from *n_tokens* on."""
 
     def step(self, items: Sequence[tuple[int, Sequence[int], int, bool]]) -> Any:
