@@ -13,6 +13,7 @@ enum { MAX_EMBD = 1 << 17, MAX_EXPERTS = 1 << 12, MAX_VOCAB = 1 << 24, MAX_CTX =
 static edgellm_status read_sizes(el_hparams *hp, const el_gguf *file, const el_arch *arch, int32_t n_vocab)
 {
     const char *eps = arch->traits.layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    int32_t n_guessing = 0;
     edgellm_status status = EDGELLM_OK;
 
     hp->n_vocab = n_vocab;
@@ -24,6 +25,9 @@ static edgellm_status read_sizes(el_hparams *hp, const el_gguf *file, const el_a
     EL_TRY(el_key_require(hp->n_embd, arch, "embedding_length"));
     EL_TRY(el_key_i32(file, arch, "block_count", 1, EL_MAX_LAYERS, &hp->n_layer));
     EL_TRY(el_key_require(hp->n_layer, arch, "block_count"));
+    /* Layers at the end that guess further tokens ahead (multi-token prediction) are no part of the stack. */
+    EL_TRY(el_key_i32(file, arch, "nextn_predict_layers", 0, hp->n_layer - 1, &n_guessing));
+    hp->n_layer -= n_guessing;
     EL_TRY(el_key_f32(file, arch, eps, 1e-12f, 1.0f, &hp->norm_eps));
     if (hp->norm_eps == 0 && !arch->traits.layer_norm) /* Nemotron-H's name of it */
         EL_TRY(el_key_f32(file, arch, "attention.layer_norm_epsilon", 1e-12f, 1.0f, &hp->norm_eps));

@@ -71,6 +71,13 @@ typedef struct el_expert_hparams {
     float scale;    /* of the sum; 1: none */
 } el_expert_hparams;
 
+typedef struct el_mla_hparams { /* latent attention, see block_mla.c */
+    int32_t q_rank, kv_rank;    /* widths of what queries, and keys and values, are made from; q_rank 0: of x itself */
+    int32_t head_k, head_v;     /* of a whole key and value, as they would be without a latent */
+    int32_t n_rope;             /* of head_k: the part that all heads share */
+    bool absorbed;              /* the cache holds latents */
+} el_mla_hparams;
+
 typedef struct el_ssm_hparams { /* state-space and linear-attention blocks; 0 where the file has no such key */
     int32_t d_inner, d_state, d_conv, dt_rank, n_group;
     bool norm_dt_b_c;
@@ -93,6 +100,7 @@ typedef struct el_hparams {
     int32_t n_classes;  /* that the classifier scores */
     int32_t n_embd_out; /* width of an embedding */
     el_expert_hparams expert;
+    el_mla_hparams mla;
     el_ssm_hparams ssm;
 
     float norm_eps;

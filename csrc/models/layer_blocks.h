@@ -53,6 +53,12 @@ edgellm_status el_mamba2_hparams(el_hparams *hp, el_layer_hparams *layer, int32_
 struct el_mamba *el_mamba2_load(el_loader *l);
 struct ggml_tensor *el_build_mamba(struct el_graph *g, int32_t layer, const struct el_mamba *w, struct ggml_tensor *x);
 
+/* ---- block_mla.c -------------------------------------------------------------------------- */
+
+extern const el_mixer el_mixer_mla;
+/* Reads and checks hp->mla and sets attn_scale: a family whose layers mix this way calls it in its hparams. */
+edgellm_status el_mla_keys(el_hparams *hp, const el_gguf *file, const el_arch *arch);
+
 /* ---- block_ffn.c, block_experts.c --------------------------------------------------------- */
 
 /* act(gate) * up, or act(up) when gate is NULL. */
