@@ -196,6 +196,16 @@ typedef enum edgellm_pooling {
     EDGELLM_POOLING_RANK = 4  /* the scores of the model's classifier */
 } edgellm_pooling;
 
+/* How positions turn into angles, instead of what the file says. */
+typedef enum edgellm_rope {
+    EDGELLM_ROPE_MODEL = -1,
+    EDGELLM_ROPE_NONE = 0,    /* as trained, whatever the file stretches */
+    EDGELLM_ROPE_LINEAR = 1,  /* positions divided by the factor */
+    EDGELLM_ROPE_YARN = 2,    /* high frequencies as trained, low ones divided (Peng et al. 2023) */
+    EDGELLM_ROPE_NTK = 3,     /* the base grows with the factor */
+    EDGELLM_ROPE_DYNAMIC = 4  /* the base grows with how far n_ctx exceeds the original context */
+} edgellm_rope;
+
 typedef struct edgellm_engine_options {
     uint32_t struct_size; /* set by edgellm_engine_options_init */
     int32_t n_ctx;        /* tokens one sequence may hold; 0: what the model was trained for, as memory allows */
@@ -206,6 +216,10 @@ typedef struct edgellm_engine_options {
     int32_t kv_type;      /* edgellm_kv_type */
     int32_t embeddings;   /* 1: steps compute embeddings instead of logits */
     int32_t pooling;      /* edgellm_pooling, of embeddings */
+    int32_t rope;         /* edgellm_rope; the numbers below hold for any, 0 leaves what the file says */
+    int32_t rope_original_ctx; /* context that the model was trained for before stretching */
+    float rope_factor;         /* how much longer the context is to be */
+    float rope_base;           /* of the angles */
     uint64_t kv_bytes;    /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
 } edgellm_engine_options;
 EDGELLM_API void edgellm_engine_options_init(edgellm_engine_options *options);

@@ -14,8 +14,11 @@
 void edgellm_engine_options_init(edgellm_engine_options *options)
 {
     if (options)
-        *options = (edgellm_engine_options){
-            .struct_size = sizeof *options, .n_seqs = 8, .n_batch = 512, .pooling = EDGELLM_POOLING_MODEL};
+        *options = (edgellm_engine_options){.struct_size = sizeof *options,
+                                            .n_seqs = 8,
+                                            .n_batch = 512,
+                                            .pooling = EDGELLM_POOLING_MODEL,
+                                            .rope = EDGELLM_ROPE_MODEL};
 }
 
 edgellm_status edgellm_engine_new(edgellm_engine **out, const edgellm_model *model,

@@ -135,9 +135,9 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     }
     EL_TRY(el_blocks_init(&e->blocks, n_blocks));
     EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS, e->n_seqs));
-    e->graph = (el_graph_options){.long_context = e->n_ctx > model->hp.rope_ctx_orig,
-                                  .embeddings = o->embeddings != 0,
-                                  .pooling = pooling_of(model, o)};
+    e->graph = (el_graph_options){.embeddings = o->embeddings != 0, .pooling = pooling_of(model, o)};
+    EL_TRY(el_rope_resolve(&e->graph.rope, &model->hp, o, e->n_ctx));
+    e->graph.long_context = e->n_ctx > e->graph.rope.ctx_orig;
     EL_TRY(el_plans_init(&e->plans, model, e->pool.layers, e->graph, e->cpu, e->n_threads));
     el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads,
            el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa, e->n_ctx, n_blocks);

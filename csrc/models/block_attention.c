@@ -1,10 +1,12 @@
 /* block_attention.c - attention over the paged cache, as most families have it: projections with or without biases,
  * norms of queries and keys, rope, grouped heads, windows, sinks, caps, ALiBi.
  * Sources: Vaswani et al. 2017; Ainslie et al. 2023 (grouped queries); Dao et al. 2022 (one pass over the keys). */
-#include "layer_blocks.h"
+#include <math.h>
+
 #include "cpu_plan.h" /* EL_ATTN_RANGES */
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch)
 {
@@ -77,7 +79,9 @@ struct ggml_tensor *el_build_rope(el_graph *g, const el_layer_hparams *lh, struc
 {
     const el_hparams *hp = &g->model->hp;
     const int mode = hp->rope_layout == EL_ROPE_HALVES ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+    const el_rope *rope = &g->options.rope;
     struct ggml_tensor *factors = g->model->rope_freqs;
+    float base = lh->rope_base;
 
     if (lh->n_rot == 0)
         return x;
@@ -85,12 +89,16 @@ struct ggml_tensor *el_build_rope(el_graph *g, const el_layer_hparams *lh, struc
         factors = g->options.long_context ? g->model->rope_long : g->model->rope_short;
     if (factors && factors->ne[0] != lh->n_rot / 2)
         factors = NULL;
+    if (rope->base != 0 && lh->rope_base == hp->rope_base)
+        base = rope->base;
+    if (rope->ntk != 1)
+        base *= powf(rope->ntk, (float)lh->n_rot / (float)EL_MAX(lh->n_rot - 2, 1));
     if (lh->rope_unstretched)
-        return ggml_rope_ext(g->ctx, x, g->in.positions, NULL, lh->n_rot, mode, hp->rope_ctx_orig, lh->rope_base, 1, 0,
-                             1, hp->yarn_beta_fast, hp->yarn_beta_slow);
-    return ggml_rope_ext(g->ctx, x, g->in.positions, factors, lh->n_rot, mode, hp->rope_ctx_orig, lh->rope_base,
-                         1.0f / lh->rope_factor, hp->yarn_ext_factor, hp->rope_attn_factor, hp->yarn_beta_fast,
-                         hp->yarn_beta_slow);
+        return ggml_rope_ext(g->ctx, x, g->in.positions, NULL, lh->n_rot, mode, rope->ctx_orig, base, 1, 0, 1,
+                             hp->yarn_beta_fast, hp->yarn_beta_slow);
+    return ggml_rope_ext(g->ctx, x, g->in.positions, factors, lh->n_rot, mode, rope->ctx_orig, base,
+                         1.0f / (rope->stretch && lh->rope_factor == hp->rope_factor ? rope->factor : lh->rope_factor),
+                         rope->ext_factor, rope->attn_factor, hp->yarn_beta_fast, hp->yarn_beta_slow);
 }
 
 struct ggml_tensor *el_build_head_norm(el_graph *g, struct ggml_tensor *x, const el_norm *norm)

@@ -21,10 +21,20 @@ typedef struct el_graph_shape {
     int32_t instance; /* plans of one shape that differ in memory alone */
 } el_graph_shape;
 
+/* How positions turn into angles in an engine: the model's way, or another that the caller has asked for. */
+typedef struct el_rope {
+    bool stretch; /* instead of what the file says */
+    float base;   /* 0: each layer's own */
+    float factor, ext_factor, attn_factor;
+    float ntk; /* the base times this to the power of n_rot / (n_rot - 2); 1: as it is */
+    int32_t ctx_orig;
+} el_rope;
+
 typedef struct el_graph_options { /* the same for all steps of an engine */
     bool long_context;            /* the context exceeds what rope was trained for: rope_long instead of rope_short */
     bool embeddings;              /* instead of logits */
     int32_t pooling;              /* edgellm_pooling, of embeddings; never EDGELLM_POOLING_MODEL */
+    el_rope rope;
     el_adapters adapters;
 } el_graph_options;
 
@@ -70,6 +80,9 @@ size_t el_graph_memory(const el_model *model, const el_graph_options *options);
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
                               el_graph_options options, void *memory);
 void el_graph_clear(el_graph *g);
+/* From edgellm_engine_options to what the graphs use. EINVAL: a number is out of range. */
+edgellm_status el_rope_resolve(el_rope *rope, const el_hparams *hp, const struct edgellm_engine_options *o,
+                               int32_t n_ctx);
 
 /* Scale of a query by its position: 1 + s * ln(1 + floor(position / length)). */
 float el_graph_attn_temperature(const el_hparams *hp, int32_t position);

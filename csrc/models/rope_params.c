@@ -5,6 +5,8 @@
 #include <stdio.h>
 
 #include "arch.h"
+#include "edgellm.h"
+#include "graph.h"
 
 enum { MAX_CTX = 1 << 30 };
 
@@ -75,4 +77,37 @@ edgellm_status el_hparams_rope(el_hparams *hp, const el_gguf *file, const el_arc
     EL_TRY(read_yarn(hp, file, arch));
 done:
     return status;
+}
+
+edgellm_status el_rope_resolve(el_rope *rope, const el_hparams *hp, const edgellm_engine_options *o, int32_t n_ctx)
+{
+    const float factor = o->rope_factor != 0 ? o->rope_factor : hp->rope_factor;
+
+    *rope = (el_rope){.base = o->rope_base,
+                      .factor = factor,
+                      .ext_factor = hp->yarn_ext_factor,
+                      .attn_factor = hp->rope_attn_factor,
+                      .ntk = 1,
+                      .ctx_orig = o->rope_original_ctx > 0 ? o->rope_original_ctx : hp->rope_ctx_orig};
+    if (!(o->rope_factor == 0 || (o->rope_factor >= 1e-3f && o->rope_factor <= 1e4f)))
+        return el_fail(EDGELLM_EINVAL, "rope_factor is %g; it must be within 0.001 .. 10000", (double)o->rope_factor);
+    if (!(o->rope_base == 0 || (o->rope_base >= 1 && o->rope_base <= 1e15f)))
+        return el_fail(EDGELLM_EINVAL, "rope_base is %g; it must be within 1 .. 1e15", (double)o->rope_base);
+    if (o->rope < EDGELLM_ROPE_MODEL || o->rope > EDGELLM_ROPE_DYNAMIC || o->rope_original_ctx < 0)
+        return el_fail(EDGELLM_EINVAL, "rope is %d and rope_original_ctx %d; see edgellm_rope", o->rope,
+                       o->rope_original_ctx);
+    rope->stretch = o->rope != EDGELLM_ROPE_MODEL || o->rope_factor != 0;
+    if (o->rope == EDGELLM_ROPE_MODEL)
+        return EDGELLM_OK;
+    rope->ext_factor = o->rope == EDGELLM_ROPE_YARN ? 1 : 0;
+    rope->attn_factor = 1;
+    if (o->rope != EDGELLM_ROPE_LINEAR && o->rope != EDGELLM_ROPE_YARN)
+        rope->factor = 1;
+    /* bloc97 and emozilla 2023 (NTK-aware and dynamic scaling), as Hugging Face's rope utilities compute them for a
+     * sequence of n_ctx tokens: a cache cannot follow a base that changes while it fills. */
+    if (o->rope == EDGELLM_ROPE_NTK)
+        rope->ntk = factor;
+    if (o->rope == EDGELLM_ROPE_DYNAMIC && n_ctx > rope->ctx_orig)
+        rope->ntk = factor * (float)n_ctx / (float)rope->ctx_orig - (factor - 1);
+    return EDGELLM_OK;
 }

@@ -33,6 +33,7 @@ FINISH_NONE, FINISH_EOG, FINISH_STOP, FINISH_LENGTH = range(4)
 ROLES = ("bos", "eos", "eot", "unk", "sep", "pad", "mask", "eom", "fim_pre", "fim_suf", "fim_mid")
 KIND_NORMAL, KIND_CONTROL, KIND_USER, KIND_UNKNOWN, KIND_UNUSED, KIND_BYTE = range(6)
 KV_TYPES = {"f16": 0, "f32": 1, "q8_0": 2}
+ROPES = {"model": -1, "none": 0, "linear": 1, "yarn": 2, "ntk": 3, "dynamic": 4}
 POOLINGS = {"model": -1, "none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # "model": as the file says
 SLICE_MS = 20  # of computing between two looks at signals: a fifth of what a person notices
 _OK, _AGAIN = 0, 1
@@ -408,10 +409,18 @@ class Model(Handle):
         n_threads: int = 0,
         kv_type: str = "f16",
         pooling: str | None = None,
+        rope: Rope | None = None,
     ) -> Engine:
         """An engine for this model; 0 leaves a choice to the library. *pooling*: it computes embeddings (POOLINGS)."""
         return Engine(
-            self, n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=n_threads, kv_type=kv_type, pooling=pooling
+            self,
+            n_ctx=n_ctx,
+            n_seqs=n_seqs,
+            n_batch=n_batch,
+            n_threads=n_threads,
+            kv_type=kv_type,
+            pooling=pooling,
+            rope=rope,
         )
 
 
@@ -424,6 +433,15 @@ class Adapter(Handle):
         check(lib.edgellm_adapter_open(out, model.pointer, _path(path)))
         super().__init__(out[0], lib.edgellm_adapter_free, model.pointer)
         self.path = Path(path)
+
+
+class Rope(NamedTuple):
+    """Settings of rope for an engine: one of ROPES, and numbers of which 0 leaves what the file says."""
+
+    scaling: str = "model"
+    factor: float = 0.0
+    base: float = 0.0
+    original_ctx: int = 0
 
 
 class EngineInfo(NamedTuple):
@@ -486,6 +504,13 @@ class Engine(Handle):
                 raise InvalidArgument(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
             settings.embeddings = 1
             settings.pooling = POOLINGS[pooling]
+        rope = options.pop("rope", None)
+        if rope is not None:
+            if rope.scaling not in ROPES:
+                raise InvalidArgument(f"rope scaling is {rope.scaling!r}; it must be one of {', '.join(ROPES)}")
+            settings.rope = ROPES[rope.scaling]
+            settings.rope_factor, settings.rope_base = rope.factor, rope.base
+            settings.rope_original_ctx = rope.original_ctx
         for name, value in options.items():
             if not isinstance(value, int) or not 0 <= value < 1 << 31:
                 raise InvalidArgument(f"{name.removeprefix('n_')} is {value!r}; it must be a whole number from 0 on")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KvType = Literal["f16", "f32", "q8_0"]
+RopeScaling = Literal["model", "none", "linear", "yarn", "ntk", "dynamic"]
 Pooling = Literal["none", "mean", "cls", "last"]
 Message = Mapping[str, Any]
 MAX_LOGITS = 64 << 20  # bytes of logits in one step, when the caller leaves the choice to us
@@ -54,6 +55,11 @@ class LLM:
         seed: For calls that set none. None: a new one for each call, reported in `Completion.seed`.
         n_seqs: Sequences open at once, 1 to 256.
         n_batch: Tokens in one step, at most 4096.
+        rope_scaling: How to stretch the context instead of what the file says: "none", "linear", "yarn", "ntk",
+            "dynamic". "model": as the file says, also for the numbers below where they are 0.
+        rope_factor: How many times longer the context is to be.
+        rope_base: Base of the angles.
+        rope_original_ctx: Tokens the model was trained for before stretching.
 
     Raises:
         ModelNotFound: Neither a file nor in the store.
@@ -78,8 +84,13 @@ class LLM:
         seed: int | None = None,
         n_seqs: int = 8,
         n_batch: int = 512,
+        rope_scaling: RopeScaling = "model",
+        rope_factor: float = 0.0,
+        rope_base: float = 0.0,
+        rope_original_ctx: int = 0,
     ) -> None:
         self._seed = SamplingParams(seed=seed).seed
+        rope = _native.Rope(rope_scaling, rope_factor, rope_base, rope_original_ctx)
         self._model = _native.Model(_resolve(model))
         self._vocab = self._model.vocab()
         self.info: ModelInfo = self._model.info
@@ -91,7 +102,7 @@ class LLM:
         try:
             if self.info.gives_logits:
                 engine = self._model.engine(
-                    n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=threads, kv_type=kv_type
+                    n_ctx=n_ctx, n_seqs=n_seqs, n_batch=n_batch, n_threads=threads, kv_type=kv_type, rope=rope
                 )
                 self._core = Core(engine, self.tokenizer)
             else:

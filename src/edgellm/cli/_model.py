@@ -95,7 +95,7 @@ def locate(model: str) -> Path:
         return path
 
 
-def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | None = None) -> LLM:
+def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | None = None, **settings: Any) -> LLM:
     """
     Load the model file for text generation: one sequence at a time.
 
@@ -106,6 +106,7 @@ def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | No
         ctx: Tokens of context; 0: the library's choice.
         threads: To compute with; None: the library's choice.
         raw: Whether no chat template will be used; None: as the file has one.
+        **settings: Given to the LLM as they are.
     """
     from edgellm import LLM
 
@@ -115,7 +116,7 @@ def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | No
             metadata = inspect(path, MAX_ARRAY)["metadata"]
     if raw is False or TEMPLATE in metadata:
         threading.Thread(target=_import_templates).start()
-    llm = LLM(path, n_ctx=ctx, threads=threads or 0, n_seqs=1)
+    llm = LLM(path, n_ctx=ctx, threads=threads or 0, n_seqs=1, **settings)
     if metadata:
         llm.metadata = metadata  # so that it does not read the header again
     return llm

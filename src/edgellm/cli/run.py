@@ -93,6 +93,14 @@ class Settings(NamedTuple):
     help="Tokens of context.  [default: what the model was trained for, as memory allows]",
 )
 @click.option(
+    "--rope-scaling",
+    type=click.Choice(["none", "linear", "yarn", "ntk", "dynamic"]),
+    help="Stretch the context in this way.  [default: as the file says]",
+)
+@click.option("--rope-factor", type=click.FloatRange(0.001, 10000), help="How many times longer the context is to be.")
+@click.option("--rope-base", type=click.FloatRange(1), help="Base of the rotary angles.")
+@click.option("--rope-original-ctx", type=click.IntRange(1), help="Tokens the model was trained for before stretching.")
+@click.option(
     "--lora",
     "adapters",
     multiple=True,
@@ -108,6 +116,10 @@ def command(
     model: str,
     prompt: str | None,
     ctx: int,
+    rope_scaling: str | None,
+    rope_factor: float | None,
+    rope_base: float | None,
+    rope_original_ctx: int | None,
     adapters: tuple[str, ...],
     threads: int | None,
     as_json: bool,
@@ -126,7 +138,13 @@ def command(
     prompt = _prompt(prompt, as_json)
     path = _model.locate(model)
     began = time.perf_counter()
-    with _model.load(path, ctx=ctx, threads=threads, raw=options["raw"]) as llm:
+    rope = {
+        "rope_scaling": rope_scaling or "model",
+        "rope_factor": rope_factor or 0.0,
+        "rope_base": rope_base or 0.0,
+        "rope_original_ctx": rope_original_ctx or 0,
+    }
+    with _model.load(path, ctx=ctx, threads=threads, raw=options["raw"], **rope) as llm:
         for adapter in adapters:
             llm.set_adapter(*_adapter(adapter))
         load_ms = (time.perf_counter() - began) * 1000
