@@ -152,7 +152,9 @@ typedef struct edgellm_model_info {
     uint64_t n_bytes;            /* of all tensors */
     uint64_t kv_bytes_per_token; /* with an f16 cache */
     int32_t gives_logits;        /* 0: an encoder, for embeddings alone */
-    int32_t causal;              /* 0: every token sees the whole text, which is then read in one step */
+    int32_t has_encoder;         /* 1: an encoder-decoder model: a source text is given first, see edgellm_item.encode */
+    int32_t decoder_start;       /* token that such a model's answer begins with */
+    int32_t causal; /* 0: every token sees the whole text, which is then read in one step */
     int32_t n_embd_out;          /* width of an embedding */
     int32_t n_classes;           /* scores of the classifier; 0: the model has none */
     int32_t pooling;             /* edgellm_pooling that the file names, or EDGELLM_POOLING_MODEL */
@@ -370,6 +372,8 @@ typedef struct edgellm_item { /* what one sequence computes in a step */
     const int32_t *tokens; /* appended to the sequence; read during step_begin only */
     int32_t outputs;       /* edgellm_outputs: whose logits are kept */
     int32_t sample;        /* 1: choose a next token from the last one's logits */
+    int32_t encode;        /* 1: the tokens are the source text of an encoder-decoder model: given once, whole, before
+                              any other, in steps of their own, without outputs */
 } edgellm_item;
 
 /* Prepares a step: each sequence at most once, at most n_batch tokens in all. On failure nothing has changed.

@@ -183,6 +183,8 @@ edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_
     info->n_head_kv = hp->layers[0].n_head_kv;
     info->n_expert = hp->expert.n;
     info->gives_logits = model->output.w != NULL;
+    info->has_encoder = hp->n_encoder > 0 && hp->causal;
+    info->decoder_start = hp->decoder_start;
     info->causal = hp->causal;
     info->n_embd_out = hp->n_embd_out;
     info->n_classes = model->cls.w || model->cls_out.w ? hp->n_classes : 0;

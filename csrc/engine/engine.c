@@ -156,6 +156,7 @@ void el_engine_free(el_engine *e)
         el_generate_clear(&e->seqs[i]);
         el_checkpoints_forget(&e->seqs[i], -1);
         el_block_table_clear(&e->blocks, &e->seqs[i].blocks);
+        el_block_table_clear(&e->blocks, &e->seqs[i].source);
     }
     el_plans_clear(&e->plans);
     el_collector_free(e->collector);
@@ -233,6 +234,7 @@ edgellm_status el_seq_close(el_engine *e, int32_t seq)
     el_generate_clear(s);
     el_checkpoints_forget(s, -1);
     el_block_table_clear(&e->blocks, &s->blocks);
+    el_block_table_clear(&e->blocks, &s->source);
     memset(s, 0, sizeof *s);
 done:
     return status;

@@ -28,6 +28,8 @@ typedef struct el_seq {
     int32_t length; /* tokens whose K and V are in the cache */
     int32_t state;  /* 0 or 1: which of its two slots holds the sequence's recurrent memory */
     el_block_table blocks;
+    el_block_table source;                         /* of an encoder-decoder model: the source text */
+    int32_t n_source;                              /* its tokens */
     el_checkpoint checkpoints[EL_MAX_CHECKPOINTS]; /* oldest first */
     int32_t n_checkpoints;
 
@@ -53,6 +55,7 @@ typedef struct el_step {
     el_step_state state;
     el_plan *plan;
     int32_t n_items, n_rows, n_out;
+    bool encode;         /* the items are source texts */
     el_step_item *items; /* n_seqs entries, in the caller's order */
     int32_t parity;
 } el_step;

@@ -44,6 +44,25 @@ static int32_t rows_kept(const el_engine *e, const edgellm_item *item)
     return averages(e) ? item->n_tokens : 1;
 }
 
+/* Encoder-decoder models: first the source text, then the rest. */
+static edgellm_status check_source(const el_engine *e, const el_seq *s, const edgellm_item *item, bool encode)
+{
+    const bool has_encoder = e->model->hp.n_encoder > 0 && e->model->hp.causal;
+
+    if (item->encode && !has_encoder)
+        return el_fail(EDGELLM_EINVAL, "a %s model has no encoder beside its decoder", e->model->arch->name);
+    if ((item->encode != 0) != encode)
+        return el_fail(EDGELLM_EINVAL, "a step has either source texts or other tokens, not both");
+    if (item->encode && (s->n_source > 0 || s->length > 0))
+        return el_fail(EDGELLM_EINVAL, "sequence %d has its source text already: close it and open a new one",
+                       item->seq);
+    if (item->encode && (item->sample || item->outputs != EDGELLM_OUT_NONE))
+        return el_fail(EDGELLM_EINVAL, "a source text has no outputs");
+    if (has_encoder && !item->encode && s->n_source == 0)
+        return el_fail(EDGELLM_EINVAL, "sequence %d has no source text yet: give it with encode = 1", item->seq);
+    return EDGELLM_OK;
+}
+
 static edgellm_status check_items(el_engine *e, const edgellm_item *items, int32_t n_items)
 {
     int64_t n_rows = 0;
@@ -70,6 +89,7 @@ static edgellm_status check_items(el_engine *e, const edgellm_item *items, int32
                            "sequence %d has %d tokens already; this model and pooling read a text in "
                            "one step: close it and open a new one",
                            item->seq, s->length);
+        EL_TRY(check_source(e, s, item, items[0].encode != 0));
         if (item->sample && !s->sampler)
             return el_fail(EDGELLM_EINVAL, "sequence %d samples before edgellm_seq_sample", item->seq);
         n_rows += item->n_tokens;
@@ -84,6 +104,11 @@ done:
     return status;
 }
 
+static el_block_table *table_of(el_engine *e, int32_t seq, bool encode)
+{
+    return encode ? &e->seqs[seq].source : &e->seqs[seq].blocks;
+}
+
 /* Makes room for every item; on failure gives back what it took. */
 static edgellm_status reserve(el_engine *e, const edgellm_item *items, int32_t n_items)
 {
@@ -91,10 +116,10 @@ static edgellm_status reserve(el_engine *e, const edgellm_item *items, int32_t n
 
     for (int32_t i = 0; i < n_items; i++) {
         el_seq *s = &e->seqs[items[i].seq];
-        status = el_blocks_grow(&e->blocks, &s->blocks, s->length + items[i].n_tokens);
+        status = el_blocks_grow(&e->blocks, table_of(e, items[i].seq, items[i].encode), s->length + items[i].n_tokens);
         if (status != EDGELLM_OK) {
             for (int32_t j = 0; j < i; j++)
-                el_blocks_shrink(&e->blocks, &e->seqs[items[j].seq].blocks, e->seqs[items[j].seq].length);
+                el_blocks_shrink(&e->blocks, table_of(e, items[j].seq, items[j].encode), e->seqs[items[j].seq].length);
             break;
         }
     }
@@ -104,6 +129,7 @@ static edgellm_status reserve(el_engine *e, const edgellm_item *items, int32_t n
 static void lay_out_rows(const el_engine *e, el_step *step, const edgellm_item *items, int32_t n_items)
 {
     step->n_items = n_items;
+    step->encode = items[0].encode != 0;
     step->n_rows = step->n_out = 0;
     for (int32_t i = 0; i < n_items; i++) {
         el_step_item *it = &step->items[i];
@@ -142,8 +168,10 @@ static void fill_visible(const el_engine *e, int32_t item, int32_t row, int32_t 
     const struct ggml_tensor *mask = sliding ? in->mask_sliding : in->mask;
     const el_hparams *hp = &e->model->hp;
     const el_seq *s = &e->seqs[e->step.items[item].seq];
+    const bool causal = hp->causal && !e->step.encode;
     int32_t end;
-    const int32_t first = el_graph_first_visible(hp, sliding, position, s->length + e->step.items[item].n_tokens, &end);
+    const int32_t first =
+        el_graph_first_visible(hp, causal, sliding, position, s->length + e->step.items[item].n_tokens, &end);
     const int32_t range[4] = {first, end, item, position};
 
     if (ranges && ranges->data)
@@ -156,7 +184,7 @@ static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int
 {
     const el_graph_inputs *in = &e->step.plan->graph.in;
     const el_hparams *hp = &e->model->hp;
-    const el_block_table *blocks = &e->seqs[e->step.items[item].seq].blocks;
+    const el_block_table *blocks = table_of(e, e->step.items[item].seq, e->step.encode);
 
     ((int32_t *)in->tokens->data)[row] = token;
     if (in->positions->data) /* a family without rope or a table of positions asks for none; one without cache: */
@@ -165,8 +193,18 @@ static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int
         ((int64_t *)in->slots->data)[row] = el_block_slot(blocks, position);
     fill_visible(e, item, row, position, false);
     fill_visible(e, item, row, position, true);
+    if (in->source_ranges && in->source_ranges->data) {
+        const int32_t range[4] = {0, e->seqs[e->step.items[item].seq].n_source, item, 0};
+        memcpy((int32_t *)in->source_ranges->data + 4 * row, range, sizeof range);
+    }
     if (in->attn_temp && in->attn_temp->data)
         ((float *)in->attn_temp->data)[row] = el_graph_attn_temperature(hp, position);
+}
+
+static void fill_table(const struct ggml_tensor *tables, int32_t item, const el_block_table *blocks)
+{
+    if (tables && tables->data)
+        memcpy((int32_t *)tables->data + item * tables->ne[0], blocks->ids, (size_t)blocks->n * sizeof(int32_t));
 }
 
 /* A classifier reads the first row where all rows see the whole text, else the last. */
@@ -184,9 +222,8 @@ static void fill_inputs(el_engine *e, const edgellm_item *items)
     for (int32_t i = 0; i < e->step.n_items; i++) {
         const el_step_item *it = &e->step.items[i];
         const el_seq *s = &e->seqs[it->seq];
-        if (in->tables->data)
-            memcpy((int32_t *)in->tables->data + i * in->tables->ne[0], s->blocks.ids,
-                   (size_t)s->blocks.n * sizeof(int32_t));
+        fill_table(in->tables, i, e->step.encode ? &s->source : &s->blocks);
+        fill_table(in->source_tables, i, &s->source);
         if (in->runs && in->runs->data) {
             const int32_t run[4] = {row, it->n_tokens, s->length > 0 ? el_state_slot(it->seq, s->state) : -1,
                                     el_state_slot(it->seq, !s->state)};
@@ -209,6 +246,7 @@ edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_
     EL_TRY(reserve(e, items, n_items));
     lay_out_rows(e, &e->step, items, n_items);
     shape = (el_graph_shape){.n_rows = e->step.n_rows, .n_out = e->step.n_out, .n_seqs = n_items};
+    shape.encode = e->step.encode;
     if (shape.n_rows <= ALTERNATE_ROWS && el_cpu_own_backend())
         shape.instance = e->step.parity ^= 1;
     shape.n_kv = el_plan_round_slots(el_blocks_used_slots(&e->blocks), e->blocks.n_blocks * EL_BLOCK_TOKENS);
@@ -230,7 +268,7 @@ void el_step_abandon(el_engine *e)
         el_workers_quiesce(); /* none may still write to the blocks that are given back */
         for (int32_t i = 0; i < e->step.n_items; i++) {
             el_seq *s = &e->seqs[e->step.items[i].seq];
-            el_blocks_shrink(&e->blocks, &s->blocks, s->length);
+            el_blocks_shrink(&e->blocks, e->step.encode ? &s->source : &s->blocks, s->length);
         }
     }
     e->step.state = EL_STEP_NONE;
@@ -279,8 +317,13 @@ static edgellm_status finish(el_engine *e)
             EL_TRY(el_text_stream_finish(e->seqs[it->seq].text)); /* what a stop string might have used is ready now */
     }
     for (int32_t i = 0; i < e->step.n_items; i++) {
-        e->seqs[e->step.items[i].seq].length += e->step.items[i].n_tokens;
-        e->seqs[e->step.items[i].seq].state ^= 1;
+        el_seq *s = &e->seqs[e->step.items[i].seq];
+        if (e->step.encode) {
+            s->n_source = e->step.items[i].n_tokens;
+            continue;
+        }
+        s->length += e->step.items[i].n_tokens;
+        s->state ^= 1;
     }
     e->step.state = EL_STEP_DONE;
 done:

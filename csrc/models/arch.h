@@ -39,7 +39,9 @@ typedef struct el_traits {
     bool layer_norm; /* LayerNorm instead of RMSNorm; with a bias where the file has one */
     bool no_norms;   /* norms without weights (OLMo) */
     el_norm_place norm_place;
-    const char *ffn_norm;    /* tensor of the norm before the feed-forward block, if it is not "ffn_norm" */
+    const char *ffn_norm; /* tensor of the norm before the feed-forward block, if it is not "ffn_norm" */
+    bool no_layers;       /* the family loads its layers by itself */
+    bool no_output_norm;
     bool first_unnormed;     /* the first layer has no norm before attention (ModernBERT) */
     const char *embd_norm;   /* tensor of a norm of the embeddings; NULL: there is none */
     const char *output_norm; /* NULL: "output_norm" */

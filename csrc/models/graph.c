@@ -50,6 +50,10 @@ static void make_inputs(el_graph *g)
     g->in.ranges_sliding = hp->window ? input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges_sliding") : NULL;
     g->in.tables = input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "tables");
     g->in.runs = input(g, GGML_TYPE_I32, 4, s->n_seqs, 1, "runs");
+    if (hp->n_encoder > 0 && !s->encode && hp->causal) {
+        g->in.source_ranges = input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "source_ranges");
+        g->in.source_tables = input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "source_tables");
+    }
     g->in.attn_temp = hp->attn_temp_scale != 0 ? input(g, GGML_TYPE_F32, 1, 1, s->n_rows, "attn_temp") : NULL;
 }
 
@@ -84,11 +88,12 @@ float el_graph_attn_temperature(const el_hparams *hp, int32_t position)
     return 1.0f + hp->attn_temp_scale * logf(1.0f + floorf((float)position / (float)hp->attn_temp_length));
 }
 
-int32_t el_graph_first_visible(const el_hparams *hp, bool sliding, int32_t position, int32_t length, int32_t *end)
+int32_t el_graph_first_visible(const el_hparams *hp, bool causal, bool sliding, int32_t position, int32_t length,
+                               int32_t *end)
 {
     int32_t first = 0;
 
-    *end = hp->causal ? position + 1 : length;
+    *end = causal ? position + 1 : length;
     if (!sliding)
         return 0;
     switch (hp->window_kind) {

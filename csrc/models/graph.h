@@ -18,6 +18,7 @@ typedef struct el_graph_shape {
     int32_t n_out;    /* rows whose results are wanted; may be 0 */
     int32_t n_kv;     /* cache slots that attention looks at, from slot 0 */
     int32_t n_seqs;   /* sequences in the step */
+    bool encode;      /* rows are source texts, for the encoder beside the decoder */
     int32_t instance; /* plans of one shape that differ in memory alone */
 } el_graph_shape;
 
@@ -49,10 +50,12 @@ typedef struct el_graph_inputs {
     struct ggml_tensor
         *ranges; /* I32 [4, n_rows]: first visible position, one past the last, sequence of the step, own position */
     struct ggml_tensor *ranges_sliding;
-    struct ggml_tensor *tables;    /* I32 [n_kv / 32, n_seqs]: blocks of each sequence */
-    struct ggml_tensor *runs;      /* I32 [4, n_seqs]: first row, number of rows, slot of the recurrent memory that is
-                                      read (-1: the sequence begins), slot that is written */
-    struct ggml_tensor *attn_temp; /* F32 [1, 1, n_rows]: scale of the queries; NULL without */
+    struct ggml_tensor *tables; /* I32 [n_kv / 32, n_seqs]: blocks of each sequence */
+    struct ggml_tensor *runs;   /* I32 [4, n_seqs]: first row, number of rows, slot of the recurrent memory that is
+                                   read (-1: the sequence begins), slot that is written */
+    struct ggml_tensor *source_ranges; /* I32 [4, n_rows] and [n_kv / 32, n_seqs]: the same for the source text; NULL */
+    struct ggml_tensor *source_tables; /* unless a decoder reads one */
+    struct ggml_tensor *attn_temp;     /* F32 [1, 1, n_rows]: scale of the queries; NULL without */
 } el_graph_inputs;
 
 /* One layer's share of the engine's memory; NULL where it keeps none. */
@@ -87,7 +90,8 @@ edgellm_status el_rope_resolve(el_rope *rope, const el_hparams *hp, const struct
 /* Scale of a query by its position: 1 + s * ln(1 + floor(position / length)). */
 float el_graph_attn_temperature(const el_hparams *hp, int32_t position);
 /* What a row at `position` of a sequence that will have `length` tokens sees: first .. *end - 1. */
-int32_t el_graph_first_visible(const el_hparams *hp, bool sliding, int32_t position, int32_t length, int32_t *end);
+int32_t el_graph_first_visible(const el_hparams *hp, bool causal, bool sliding, int32_t position, int32_t length,
+                               int32_t *end);
 
 /* ---- small blocks ------------------------------------------------------------------------- */
 

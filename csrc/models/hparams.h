@@ -92,13 +92,16 @@ typedef struct el_hparams {
     int32_t n_ff;   /* of the first layer that has a dense block */
     int32_t window; /* positions a sliding layer sees, see el_window; 0: none slides */
     el_window window_kind;
-    bool causal;        /* a row sees only positions up to its own */
-    bool parallel;      /* see el_traits */
-    int32_t activation; /* el_activation; the traits' unless the file says otherwise */
-    int32_t pooling;    /* edgellm_pooling that the file names; EDGELLM_POOLING_MODEL: none */
-    bool rank_of_mean;  /* a classifier reads the mean of all rows instead of one row */
-    int32_t n_classes;  /* that the classifier scores */
-    int32_t n_embd_out; /* width of an embedding */
+    bool causal;           /* a row sees only positions up to its own */
+    bool parallel;         /* see el_traits */
+    int32_t activation;    /* el_activation; the traits' unless the file says otherwise */
+    int32_t pooling;       /* edgellm_pooling that the file names; EDGELLM_POOLING_MODEL: none */
+    bool rank_of_mean;     /* a classifier reads the mean of all rows instead of one row */
+    int32_t n_classes;     /* that the classifier scores */
+    int32_t n_embd_out;    /* width of an embedding */
+    int32_t n_encoder;     /* layers that read a source text; 0: the model has no encoder beside a decoder */
+    int32_t decoder_start; /* token that the decoder begins with */
+    int32_t n_buckets;     /* of relative positions (T5) */
     el_expert_hparams expert;
     el_mla_hparams mla;
     el_ssm_hparams ssm;

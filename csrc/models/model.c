@@ -150,8 +150,9 @@ static void load_ends(el_loader *l)
     }
     if (traits->embd_norm)
         m->embd_norm = el_load_norm(l, traits->embd_norm, EL_REQUIRED, n_embd);
-    m->output_norm = el_load_norm(l, traits->output_norm ? traits->output_norm : "output_norm",
-                                  traits->no_norms || traits->encoder ? EL_OPTIONAL : EL_REQUIRED, n_embd);
+    if (!traits->no_output_norm)
+        m->output_norm = el_load_norm(l, traits->output_norm ? traits->output_norm : "output_norm",
+                                      traits->no_norms || traits->encoder ? EL_OPTIONAL : EL_REQUIRED, n_embd);
     m->output = el_load_linear(l, "output", EL_OPTIONAL, n_embd, m->hp.n_vocab);
     if (!m->output.w && !traits->encoder)
         m->output.w = m->token_embd;
@@ -175,7 +176,7 @@ static edgellm_status load_weights(el_model *m)
         return el_no_memory(params.mem_size);
     load_ends(&l);
     load_rope(&l);
-    for (l.layer = 0; l.layer < hp->n_layer && l.status == EDGELLM_OK; l.layer++)
+    for (l.layer = 0; l.layer < hp->n_layer && !m->arch->traits.no_layers && l.status == EDGELLM_OK; l.layer++)
         load_layer(&l, &m->layers[l.layer], &hp->layers[l.layer]);
     l.layer = -1;
     if (m->arch->load && l.status == EDGELLM_OK)

@@ -49,6 +49,7 @@ typedef struct edgellm_model {
     void *weights_memory;
     struct ggml_tensor *token_embd, *position_embd, *token_types;
     el_norm embd_norm, output_norm;
+    el_norm source_norm;    /* of an encoder's result (T5) */
     el_linear output;       /* w NULL: the model gives embeddings, not logits */
     el_linear dense[2];     /* of pooled embeddings, one after the other; w NULL: none */
     el_linear cls, cls_out; /* classifier of rerankers */

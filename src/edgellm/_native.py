@@ -388,9 +388,10 @@ class Model(Handle):
         numbers = {
             name: getattr(info, name)
             for name in ModelInfo.__dataclass_fields__
-            if name not in ("path", "architecture", "type", "gives_logits", "causal", "pooling")
+            if name not in ("path", "architecture", "type", "gives_logits", "has_encoder", "causal", "pooling")
         }
-        numbers["gives_logits"], numbers["causal"] = bool(info.gives_logits), bool(info.causal)
+        for name in ("gives_logits", "has_encoder", "causal"):
+            numbers[name] = bool(getattr(info, name))
         names_of = {number: name for name, number in POOLINGS.items() if number >= 0}
         pooling = names_of.get(info.pooling)
         names = {name: ffi.string(getattr(info, name)).decode() for name in ("architecture", "type")}
@@ -627,8 +628,8 @@ class Engine(Handle):
                 return b"".join(parts).decode("utf-8", "replace")
             parts.append(ffi.buffer(text, n[0])[:])
 
-    def begin(self, items: Sequence[Item]) -> None:
-        """Prepare a step; on failure nothing has changed."""
+    def begin(self, items: Sequence[Item], encode: bool = False) -> None:
+        """Prepare a step; on failure nothing has changed. *encode*: the items are source texts for the encoder."""
         ffi, lib = load()
         natives = ffi.new("edgellm_item[]", len(items))
         keep = []
@@ -636,7 +637,7 @@ class Engine(Handle):
             ids = ffi.from_buffer("int32_t[]", token_array(tokens))
             keep.append(ids)
             native.seq, native.n_tokens, native.tokens = seq, len(ids), ids
-            native.outputs, native.sample = outputs, sample
+            native.outputs, native.sample, native.encode = outputs, sample, encode
         check(lib.edgellm_step_begin(self.pointer, natives, len(items)))
 
     def run(self, budget_ms: int = SLICE_MS) -> bool:

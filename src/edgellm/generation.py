@@ -54,10 +54,21 @@ class Core:
         if self._stepping:
             self.engine.cancel()
 
-    def step(self, items: Sequence[_native.Item], epoch: int) -> None:
+    def open(self, source: Sequence[int], epoch: int) -> int:
+        """A new sequence; the encoder of a model that has one reads *source*. The caller has the turn."""
+        seq = self.engine.open_seq()
+        if source:
+            try:
+                self.step([(seq, source, _native.OUT_NONE, False)], epoch, encode=True)
+            except BaseException:
+                close_all(self, [seq])
+                raise
+        return seq
+
+    def step(self, items: Sequence[_native.Item], epoch: int, encode: bool = False) -> None:
         """One step; the caller has the turn. Ctrl-C gets through every SLICE_MS."""
         while True:
-            self.engine.begin(items)
+            self.engine.begin(items, encode)
             self._stepping = True
             try:
                 while not self.engine.run(_native.SLICE_MS):
@@ -120,8 +131,16 @@ class Core:
 class Run:
     """One prompt and what has become of it."""
 
-    def __init__(self, prompt: Sequence[int], params: SamplingParams, seed: int, heal_token: int = -1) -> None:
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        seed: int,
+        heal_token: int = -1,
+        source: Sequence[int] = (),
+    ) -> None:
         self.prompt = prompt
+        self.source = source  # what the encoder reads, of models that have one
         self.heal_token = heal_token  # taken off the prompt; -1: none
         self.params = params
         self.seed = seed
@@ -142,7 +161,7 @@ class Run:
             token_ids=list(self.tokens),
             finish_reason=finish or self.finish or "length",
             stop_reason=self.stop_reason,
-            n_prompt=len(self.prompt),
+            n_prompt=len(self.source or self.prompt),
             n_generated=len(self.tokens),
             timings=self._timings(asked),
             logprobs=None if self.params.logprobs is None else list(self.logprobs),
@@ -252,7 +271,7 @@ class Batch:
             try:
                 with core.turns.turn():
                     core.check(self._epoch)
-                    run.seq = core.engine.open_seq()
+                    run.seq = core.open(run.source, self._epoch)
                     self._open[run.seq] = run
                     self._waiting.popleft()
                     core.engine.sample(run.seq, run.params, run.seed, run.prompt, run.heal_token)
@@ -365,8 +384,14 @@ def _slice(prompt: Sequence[int], tokens: Sequence[int], start: int, end: int) -
 RowSink = Callable[[int, int, memoryview], None]  # prompt, position of the first row, rows as bytes
 
 
-def compute_logits(core: Core, prompts: Sequence[Sequence[int]], chunk: int, sink: RowSink) -> None:
-    """Run *prompts* in shared steps of at most *chunk* tokens and hand every row to *sink*."""
+def compute_logits(
+    core: Core,
+    prompts: Sequence[Sequence[int]],
+    chunk: int,
+    sink: RowSink,
+    sources: Sequence[Sequence[int]] | None = None,
+) -> None:
+    """Run *prompts* in shared steps of at most *chunk* tokens and hand every row to *sink*; *sources*: see `Run`."""
     epoch = core.epoch
     call = object()
     waiting, open_ = deque(range(len(prompts))), dict[int, int]()
@@ -377,7 +402,7 @@ def compute_logits(core: Core, prompts: Sequence[Sequence[int]], chunk: int, sin
             try:
                 with core.turns.turn():
                     core.check(epoch)
-                    _open_seqs(core, waiting, open_, scheduler, prompts)
+                    _open_seqs(core, waiting, open_, scheduler, prompts, sources, epoch)
                     core.hold(call)
                     _logits_step(core, scheduler, open_, prompts, sink, epoch)
             except CacheFull as error:
@@ -390,11 +415,17 @@ def compute_logits(core: Core, prompts: Sequence[Sequence[int]], chunk: int, sin
 
 
 def _open_seqs(
-    core: Core, waiting: deque[int], open_: dict[int, int], scheduler: Scheduler, prompts: Sequence[Sequence[int]]
+    core: Core,
+    waiting: deque[int],
+    open_: dict[int, int],
+    scheduler: Scheduler,
+    prompts: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[int]] | None,
+    epoch: int,
 ) -> None:
     while waiting:
         try:
-            seq = core.engine.open_seq()
+            seq = core.open(sources[waiting[0]] if sources else (), epoch)
         except CacheFull:
             if open_:
                 return

@@ -280,7 +280,8 @@ class LLM:
         """The tokens of a prompt, checked against the context."""
         if isinstance(prompt, (str, bytes)):
             ids = self.tokenizer.encode(prompt, add_special=True)
-            if self.tokenizer.adds_eos and ids and ids[-1] == self.tokenizer.eos:
+            ends = self.tokenizer.adds_eos and ids and ids[-1] == self.tokenizer.eos
+            if ends and not self.info.has_encoder:
                 ids.pop()  # the text is to go on
         elif hasattr(prompt, "__len__"):
             ids = _native.token_array(prompt).tolist()
@@ -373,6 +374,8 @@ class LLM:
         """A prompt, without its last token if that is to be healed."""
         needs_text(self._model)
         ids = self._ids(prompt)
+        if self.info.has_encoder:
+            return Run([self.info.decoder_start], params, seed, source=ids)
         if params.token_healing and len(ids) > 1 and self.tokenizer.has_spelling(ids[-1]):
             return Run(ids[:-1], params, seed, heal_token=ids[-1])
         return Run(ids, params, seed)
@@ -502,11 +505,21 @@ class LLM:
     # ---- logits ------------------------------------------------------------------------------------------------------
 
     @overload
-    def logits(self, tokens: Sequence[int], *, chunk: int | None = None) -> NDArray[np.float32]: ...
+    def logits(
+        self, tokens: Sequence[int], *, chunk: int | None = None, source: Sequence[int] | None = None
+    ) -> NDArray[np.float32]: ...
     @overload
-    def logits(self, tokens: Sequence[Sequence[int]], *, chunk: int | None = None) -> list[NDArray[np.float32]]: ...
+    def logits(
+        self,
+        tokens: Sequence[Sequence[int]],
+        *,
+        chunk: int | None = None,
+        source: Sequence[Sequence[int]] | None = None,
+    ) -> list[NDArray[np.float32]]: ...
 
-    def logits(self, tokens: Any, *, chunk: int | None = None) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+    def logits(
+        self, tokens: Any, *, chunk: int | None = None, source: Any = None
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """
         Compute next-token scores after each of *tokens*, or of several sequences in shared steps.
 
@@ -514,6 +527,7 @@ class LLM:
             tokens: Vocabulary ids, 1 to `n_ctx` of them; or a list of such lists.
             chunk: Tokens per step; changes speed and memory, not the result. None: up to `n_batch`, as long as a step's
                 logits take at most 64 MB.
+            source: Of an encoder-decoder model, what the encoder reads, in the shape of *tokens*; None: the same.
 
         Returns:
             Shape ``(len(tokens), n_vocab)``, float32, not normalised; or a list of such arrays. Copies: valid after
@@ -544,7 +558,14 @@ class LLM:
             block = np.frombuffer(rows, np.float32).reshape(-1, n_vocab)
             results[which][start : start + len(block)] = block
 
-        compute_logits(self._core, prompts, min(chunk, self._core.info.n_batch), keep)
+        sources = None
+        if self.info.has_encoder:
+            sources = prompts if source is None else [self._ids(one) for one in ([source] if single else source)]
+            if len(sources) != len(prompts):
+                raise InvalidArgument(f"there are {len(sources)} sources for {len(prompts)} lists of tokens")
+        elif source is not None:
+            raise InvalidArgument(f"a {self.info.architecture} model has no encoder that could read a source")
+        compute_logits(self._core, prompts, min(chunk, self._core.info.n_batch), keep, sources)
         return results[0] if single else results
 
     # ---- embeddings --------------------------------------------------------------------------------------------------

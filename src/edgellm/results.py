@@ -29,6 +29,8 @@ class ModelInfo:
         n_bytes: Bytes of all tensors.
         kv_bytes_per_token: Bytes a token takes in an f16 cache.
         gives_logits: False for an encoder, which gives embeddings alone.
+        has_encoder: An encoder-decoder model: the prompt is a source text, and the answer a text of its own.
+        decoder_start: The token such an answer begins with.
         causal: False when every token sees the whole text, which is then read in one step.
         n_embd_out: Width of an embedding.
         n_classes: Scores of the model's classifier; 0: it has none and cannot rank.
@@ -49,6 +51,8 @@ class ModelInfo:
     n_bytes: int
     kv_bytes_per_token: int
     gives_logits: bool
+    has_encoder: bool
+    decoder_start: int
     causal: bool
     n_embd_out: int
     n_classes: int
