@@ -33,6 +33,9 @@ MODELS = {"smollm2-135m-instruct-q4_1": "smollm2", "gemma3-270m-q4_k_m": "gemma3
 NO_TEXT = ("whitespace",)
 
 
+HEAD = ["vocabulary", "kind", "pre-tokenizer", "strings", "equal", "verdict"]
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """
@@ -57,6 +60,10 @@ class Row:
     def verdict(self) -> str:
         """Whether all are equal."""
         return "pass" if self.strings and self.equal == self.strings else "FAIL"
+
+    def cells(self) -> list[str]:
+        """The row as text, in the order of `HEAD`."""
+        return [self.name, self.kind, self.pre, str(self.strings), str(self.equal), self.verdict]
 
 
 def fixtures() -> Path:
@@ -122,24 +129,24 @@ def compare(name: str, path: Path, recording: Path) -> Row:
     return Row(name, kind, pre, len(cases), equal)
 
 
-def rows() -> list[Row]:
+def table() -> list[Row]:
     """A row for each vocabulary on this machine."""
     with vocabularies() as found:
         return [compare(*one) for one in found]
 
 
-def render(table: list[Row]) -> str:
-    """The table as Markdown."""
-    lines = ["| vocabulary | kind | pre-tokenizer | strings | equal | verdict |", "|---|---|---|---:|---:|---|"]
-    lines += [f"| {r.name} | {r.kind} | {r.pre} | {r.strings} | {r.equal} | {r.verdict} |" for r in table]
-    return "\n".join(lines)
+def rows() -> list[list[str]]:
+    """The table as text, its head first."""
+    return [HEAD, *(row.cells() for row in table())]
 
 
 def main() -> int:
     """Print the table; the exit code is 1 when a vocabulary fails."""
-    table = rows()
-    print(render(table))
-    return int(any(row.verdict != "pass" for row in table))
+    cells = rows()
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return int(any(row[-1] != "pass" for row in cells[1:]))
 
 
 if __name__ == "__main__":
