@@ -125,7 +125,10 @@ def test_a_tiny_bert(pooling: str, tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "folder", pooling=pooling)
     made = convert(folder, tmp_path / "model.gguf", "f32")
     texts = ["hello world", "The goings, hello!", "zzz"]
-    assert cosines(embeddings(made.path, texts), expected(folder, texts)).min() > 0.9999
+    wanted = expected(folder, texts)
+    assert cosines(embeddings(made.path, texts), wanted).min() > 0.9999
+    with LLM(made.path) as llm:
+        assert cosines(np.asarray(llm.embed(texts)), wanted).min() > 0.9999
 
 
 def test_llama_cpp_and_edgellm_open_a_split_file(tmp_path: Path) -> None:
@@ -141,12 +144,14 @@ def test_llama_cpp_and_edgellm_open_a_split_file(tmp_path: Path) -> None:
 
 @pytest.mark.network
 def test_minilm(minilm: Path, tmp_path: Path) -> None:
-    """The real sentence model: names and keys, and llama.cpp's embeddings beside a plain forward pass."""
+    """The real sentence model: names and keys, and embeddings of llama.cpp and edgellm beside a plain forward pass."""
     texts = ["The quick brown fox.", "How do I reset my password?", "naïve café, 東京", "word " * 25]
     wanted = expected(minilm, texts)
     for kind, limit in (("f32", 0.9999), ("f16", 0.9999), ("q8_0", 0.999)):
         made = convert(minilm, tmp_path / f"{kind}.gguf", kind)
         assert cosines(embeddings(made.path, texts), wanted).min() > limit
+        with LLM(made.path) as llm:
+            assert cosines(np.asarray(llm.embed(texts)), wanted).min() > limit
     found = inspect(tmp_path / "q8_0.gguf")
     keys = found["metadata"]
     assert (keys["general.architecture"], keys["tokenizer.ggml.model"], keys["bert.pooling_type"]) == ("bert",) * 2 + (
