@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from edgellm import LLM, inspect
+from edgellm.embedding import pair_tokens
 from tests.support.bert_reference import BertReference, WordPiece
 from tests.support.hf_folder import DECODERS, bert_folder, bpe_tokenizer, spm_model, tiny_folder
 from tests.support.hf_reference import HfReference
@@ -140,6 +141,20 @@ def test_llama_cpp_and_edgellm_open_a_split_file(tmp_path: Path) -> None:
         assert np.array_equal(pieces.logits([TOKENS])[0], wanted)
     actual = next_logprobs(parts[0].path, TOKENS, wanted.shape[1])
     assert nmse(actual - actual.mean(), wanted[-1] - wanted[-1].mean()) < 1e-6
+
+
+def test_a_tiny_reranker(tmp_path: Path) -> None:
+    """BERT's pooler and classifier become GGUF's dense layer with tanh and its output."""
+    folder = bert_folder(tmp_path / "folder", architecture="BertForSequenceClassification")
+    made = convert(folder, tmp_path / "model.gguf", "f32")
+    reference = BertReference.from_folder(folder)
+    weights = reference.tensors
+    with LLM(made.path) as llm:
+        for found in llm.rerank("hello", ["the world", "goings zz"]):
+            first = reference.hidden(pair_tokens(llm.tokenizer, "hello", found.document, None))[0]
+            pooled = np.tanh(reference.linear(first, "pooler.dense"))
+            wanted = weights["classifier.weight"][0] @ pooled + weights["classifier.bias"][0]
+            assert found.score == pytest.approx(wanted, abs=0.01)
 
 
 @pytest.mark.network
