@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from edgellm import LLM, inspect
+from edgellm.embedding import pair_tokens
 from tests.support.bert_reference import BertReference, WordPiece
 from tests.support.hf_folder import DECODERS, bert_folder, bpe_tokenizer, spm_model, tiny_folder
 from tests.support.hf_reference import HfReference
@@ -125,7 +126,10 @@ def test_a_tiny_bert(pooling: str, tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "folder", pooling=pooling)
     made = convert(folder, tmp_path / "model.gguf", "f32")
     texts = ["hello world", "The goings, hello!", "zzz"]
-    assert cosines(embeddings(made.path, texts), expected(folder, texts)).min() > 0.9999
+    wanted = expected(folder, texts)
+    assert cosines(embeddings(made.path, texts), wanted).min() > 0.9999
+    with LLM(made.path) as llm:
+        assert cosines(np.asarray(llm.embed(texts)), wanted).min() > 0.9999
 
 
 def test_llama_cpp_and_edgellm_open_a_split_file(tmp_path: Path) -> None:
@@ -139,14 +143,30 @@ def test_llama_cpp_and_edgellm_open_a_split_file(tmp_path: Path) -> None:
     assert nmse(actual - actual.mean(), wanted[-1] - wanted[-1].mean()) < 1e-6
 
 
+def test_a_tiny_reranker(tmp_path: Path) -> None:
+    """BERT's pooler and classifier become GGUF's dense layer with tanh and its output."""
+    folder = bert_folder(tmp_path / "folder", architecture="BertForSequenceClassification")
+    made = convert(folder, tmp_path / "model.gguf", "f32")
+    reference = BertReference.from_folder(folder)
+    weights = reference.tensors
+    with LLM(made.path) as llm:
+        for found in llm.rerank("hello", ["the world", "goings zz"]):
+            first = reference.hidden(pair_tokens(llm.tokenizer, "hello", found.document, None))[0]
+            pooled = np.tanh(reference.linear(first, "pooler.dense"))
+            wanted = weights["classifier.weight"][0] @ pooled + weights["classifier.bias"][0]
+            assert found.score == pytest.approx(wanted, abs=0.01)
+
+
 @pytest.mark.network
 def test_minilm(minilm: Path, tmp_path: Path) -> None:
-    """The real sentence model: names and keys, and llama.cpp's embeddings beside a plain forward pass."""
+    """The real sentence model: names and keys, and embeddings of llama.cpp and edgellm beside a plain forward pass."""
     texts = ["The quick brown fox.", "How do I reset my password?", "naïve café, 東京", "word " * 25]
     wanted = expected(minilm, texts)
     for kind, limit in (("f32", 0.9999), ("f16", 0.9999), ("q8_0", 0.999)):
         made = convert(minilm, tmp_path / f"{kind}.gguf", kind)
         assert cosines(embeddings(made.path, texts), wanted).min() > limit
+        with LLM(made.path) as llm:
+            assert cosines(np.asarray(llm.embed(texts)), wanted).min() > limit
     found = inspect(tmp_path / "q8_0.gguf")
     keys = found["metadata"]
     assert (keys["general.architecture"], keys["tokenizer.ggml.model"], keys["bert.pooling_type"]) == ("bert",) * 2 + (

@@ -254,7 +254,7 @@ def test_added_tokens_beyond_the_embedding_are_left_out(make: Make) -> None:
     n = len(tokenizer["model"]["vocab"]) + 3
     tokenizer["added_tokens"].append({"id": n, "content": "<image>", "special": True})
     made = make(tokenizer=tokenizer, n_vocab=n)
-    assert made.warnings == ["left out: 1 tokens beyond the embedding, like '<image>'"]
+    assert made.warnings == ["tokens beyond the embedding are left out: 1, like '<image>'"]
     keys = keys_of(made)
     assert len(keys["tokenizer.ggml.tokens"]) == keys["llama.vocab_size"] == n
 

@@ -93,9 +93,8 @@ def write(
     """
     vocabulary = _read(folder, n_vocab, word_piece, pre)
     if vocabulary.beyond:  # Gemma 3's tokenizer names images to models that see none
-        warnings.append(
-            f"left out: {len(vocabulary.beyond)} tokens beyond the embedding, like {vocabulary.beyond[0]!r}"
-        )
+        first = vocabulary.beyond[0]
+        warnings.append(f"tokens beyond the embedding are left out: {len(vocabulary.beyond)}, like {first!r}")
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
