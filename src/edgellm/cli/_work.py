@@ -27,3 +27,24 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+@contextmanager
+def counted(unit: str, *, hidden: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """As `progress`, for things that are counted in *unit* instead of bytes."""
+    if hidden or not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns: list[Any] = [
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn(unit),
+        rich_progress.TimeRemainingColumn(),
+    ]
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

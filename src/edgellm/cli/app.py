@@ -25,6 +25,9 @@ COMMANDS = {
     "rerank": "Order texts by how well they answer QUERY.",
     "bench": "Measure how fast MODEL runs.",
     "convert": "Make a GGUF file from a Hugging Face model folder.",
+    "quantize": "Make a smaller GGUF file of a model.",
+    "imatrix": "Measure which columns of MODEL's weights matter.",
+    "eval": "Measure how well a model predicts a text.",
     "gguf": "Look into GGUF files, and split, merge, compare and edit them.",
     "doctor": "Check this machine and this installation.",
 }

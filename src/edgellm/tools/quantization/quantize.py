@@ -129,6 +129,18 @@ def plan_types(source: Source, chosen: dict[str, str], wishes: Wishes, imatrix: 
     return _checked(source, file_type(names.get(base, base)), chosen, wishes, imatrix)
 
 
+def wanted_types(source: Source, wishes: Wishes) -> dict[str, str]:
+    """Types by name of the tensors for which *wishes* names one."""
+    marked = _choose(source, file_type("F32"), wishes, False)
+    patterns = _patterns(wishes)
+    outside = {"output.weight": wishes.output_type, **dict.fromkeys(mixture.EMBEDDINGS, wishes.embedding_type)}
+    return {
+        name: kind
+        for name, kind in marked.items()
+        if outside.get(name) or any(pattern.search(name) for pattern, _ in patterns)
+    }
+
+
 def facts(source: Source, imatrix: bool) -> mixture.Facts:
     """What mixtures depend on, read from the file."""
     names = [weights.info.name for weights in source.tensors]
