@@ -328,7 +328,6 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
         keys={
             **SSM2,
             "ssm.group_count": 0,
-            "attention.head_count": [0, "$head"],
             "attention.head_count_kv": [0, "$kv"],
         },
     ),
