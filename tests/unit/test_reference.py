@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgellm.testing.vocabulary import bpe_vocabulary, byte_letters
 from tests.support import gguf_writer as w
 from tests.support.gguf_reader import read_gguf, read_typed, write_f32_copy
 from tests.support.reference import Reference, Rope, attention, nmse, rms_norm, route
-from tests.support.tiny import ARCHITECTURES, bpe_vocabulary, byte_letters, tiny_model, tiny_tokens
+from tests.support.tiny import ARCHITECTURES, tiny_model, tiny_tokens
 
 VALUES = {
     "general.architecture": "llama",
