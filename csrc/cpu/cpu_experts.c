@@ -8,24 +8,44 @@
 
 static float *float_row(const struct ggml_tensor *t, int64_t i, int64_t width) { return (float *)t->data + i * width; }
 
-/* Softmax over all experts, the best n_used of them, and their weights. */
-static void choose(const el_experts_job *job, int64_t r, float *probs)
+static void probabilities(const el_kernels *k, el_gating gating, float *y, const float *logits, int64_t n)
+{
+    if (gating == EL_GATE_SOFTMAX)
+        k->softmax(y, logits, n);
+    else if (gating == EL_GATE_SIGMOID)
+        k->map(EL_MAP_SIGMOID, y, logits, NULL, n, NULL);
+    else if (gating == EL_GATE_NONE)
+        memcpy(y, logits, (size_t)n * sizeof *y);
+    else
+        k->map(EL_MAP_SOFTPLUS, y, logits, NULL, n, NULL);
+    if (gating == EL_GATE_SQRT_SOFTPLUS)
+        k->map(EL_MAP_SQRT, y, y, NULL, n, NULL);
+}
+
+/* The best n_used experts and their weights. probs, score: room for all experts. */
+static void choose(const el_experts_job *job, int64_t r, float *probs, float *score)
 {
     const el_kernels *k = job->plan->kernels;
+    const int32_t n = job->grouping.n_expert, n_used = job->grouping.n_used;
     float best[EL_MAX_USED_EXPERTS], sum = 0;
     int32_t ids[EL_MAX_USED_EXPERTS]; /* the search moves them about; others must not see that */
 
-    k->softmax(probs, float_row(job->logits, r, job->grouping.n_expert), job->grouping.n_expert);
-    k->top_k(ids, best, job->grouping.n_used, probs, job->grouping.n_expert);
-    for (int32_t i = 0; i < job->grouping.n_used; i++)
+    probabilities(k, job->gating, probs, float_row(job->logits, r, n), n);
+    if (job->choice_bias)
+        k->add(score, probs, job->choice_bias->data, n);
+    k->top_k(ids, best, n_used, job->choice_bias ? score : probs, n);
+    for (int32_t i = 0; i < n_used; i++)
+        best[i] = probs[ids[i]];
+    if (job->softmax_chosen)
+        k->softmax(best, best, n_used);
+    for (int32_t i = 0; i < n_used; i++)
         sum += best[i];
     if (!(sum >= job->min_sum) && sum == sum)
         sum = job->min_sum;
-    for (int32_t i = 0; i < job->grouping.n_used; i++)
+    for (int32_t i = 0; i < n_used; i++)
         best[i] = (job->normalise ? best[i] / sum : best[i]) * job->factor;
-    memcpy((int32_t *)job->grouping.ids->data + r * job->grouping.n_expert, ids,
-           (size_t)job->grouping.n_used * sizeof *ids);
-    memcpy(float_row(job->weights, r, job->grouping.n_used), best, (size_t)job->grouping.n_used * sizeof *best);
+    memcpy((int32_t *)job->grouping.ids->data + r * n, ids, (size_t)n_used * sizeof *ids);
+    memcpy(float_row(job->weights, r, n_used), best, (size_t)n_used * sizeof *best);
 }
 
 void el_choose_chunk(const void *job_, int32_t chunk, int32_t worker)
@@ -36,7 +56,7 @@ void el_choose_chunk(const void *job_, int32_t chunk, int32_t worker)
                   end = EL_MIN(first + EL_ROWS_PER_CHUNK, job->grouping.n_rows);
 
     for (int64_t r = first; r < end; r++) {
-        choose(job, r, s->tile);
+        choose(job, r, s->tile, s->tile2);
         el_row_program_run(job->plan->kernels, &job->input, r, s->row, true);
         el_act_from_row(job->plan, &job->format, (char *)job->act->data + (size_t)r * job->format.stride, s->row,
                         job->input.width);
@@ -107,6 +127,16 @@ static const char *expert_rows(const struct ggml_tensor *w, int32_t expert, int6
     return (const char *)w->data + (size_t)expert * w->nb[2] + (size_t)first * w->nb[1];
 }
 
+/* A product of one expert with m rows of act: outputs o0 .. o0 + n - 1, with its bias if there is one. */
+static void product(const el_experts_job *job, const el_act_format *format, const struct ggml_tensor *w,
+                    const struct ggml_tensor *bias, int32_t expert, int64_t o0, int64_t n, const char *act, int64_t m,
+                    float *y, void *scratch)
+{
+    el_multiply(job->plan, format, y, n, w, expert_rows(w, expert, o0), n, act, m, scratch);
+    for (int64_t j = 0; bias && j < m; j++)
+        job->plan->kernels->add(y + j * n, y + j * n, float_row(bias, expert, w->ne[1]) + o0, n);
+}
+
 void el_experts_up_chunk(const void *job_, int32_t chunk, int32_t worker)
 {
     const el_experts_job *job = job_;
@@ -114,7 +144,7 @@ void el_experts_up_chunk(const void *job_, int32_t chunk, int32_t worker)
     const el_kernels *k = job->plan->kernels;
     const el_groups g = el_group_entries(&job->grouping, s, el_cpu_tag(job->plan, job));
     const int32_t slot = chunk / job->up_chunks;
-    const int64_t n_ff = job->gate->ne[1], o0 = chunk % job->up_chunks * job->up_per_chunk;
+    const int64_t n_ff = job->up->ne[1], o0 = chunk % job->up_chunks * job->up_per_chunk;
     const int64_t n = EL_MIN(job->up_per_chunk, n_ff - o0);
 
     if (slot >= g.n)
@@ -123,13 +153,15 @@ void el_experts_up_chunk(const void *job_, int32_t chunk, int32_t worker)
     for (int32_t i = g.starts[slot]; i < g.starts[slot + 1]; i += (int32_t)job->entries_per_block) {
         const int64_t m = EL_MIN(job->entries_per_block, g.starts[slot + 1] - i);
         const char *act = gather(job->act->data, job->format.stride, g.entries + i, m, job->grouping.n_used, s->act);
-        el_multiply(job->plan, &job->format, s->tile, n, job->gate, expert_rows(job->gate, g.experts[slot], o0), n, act,
-                    m, s->kernel);
-        el_multiply(job->plan, &job->format, s->tile2, n, job->up, expert_rows(job->up, g.experts[slot], o0), n, act, m,
-                    s->kernel);
+        product(job, &job->format, job->up, job->up_bias, g.experts[slot], o0, n, act, m, s->tile2, s->kernel);
+        if (job->gate)
+            product(job, &job->format, job->gate, job->gate_bias, g.experts[slot], o0, n, act, m, s->tile, s->kernel);
         for (int64_t j = 0; j < m; j++) {
-            float *y = s->tile + j * n;
-            (job->gelu ? k->gelu_mul : k->silu_mul)(y, y, s->tile2 + j * n, n);
+            float *y = s->tile + j * n, *up = s->tile2 + j * n;
+            if (job->gate)
+                el_gate_row(k, job->map, y, y, up, n, job->params);
+            else
+                k->map(job->map, y, up, NULL, n, job->params);
             memcpy(float_row(job->hidden, g.entries[i + j], n_ff) + o0, y, (size_t)n * sizeof *y);
         }
     }
@@ -137,7 +169,7 @@ void el_experts_up_chunk(const void *job_, int32_t chunk, int32_t worker)
 
 static void hidden_row(const el_experts_job *job, int64_t entry, char *to)
 {
-    const int64_t n_ff = job->gate->ne[1];
+    const int64_t n_ff = job->up->ne[1];
 
     el_act_from_row(job->plan, &job->hidden_format, to + (size_t)entry * job->hidden_format.stride,
                     float_row(job->hidden, entry, n_ff), n_ff);
@@ -160,8 +192,7 @@ static void down(const el_experts_job *job, const el_groups *g, int32_t slot, in
 {
     const char *rows = gather(act, job->hidden_format.stride, g->entries + from, to - from, 1, gathered);
 
-    el_multiply(job->plan, &job->hidden_format, y, n, job->down, expert_rows(job->down, g->experts[slot], o0), n, rows,
-                to - from, scratch);
+    product(job, &job->hidden_format, job->down, job->down_bias, g->experts[slot], o0, n, rows, to - from, y, scratch);
 }
 
 void el_experts_down_chunk(const void *job_, int32_t chunk, int32_t worker)

@@ -36,6 +36,7 @@ typedef enum el_row_kind {
     EL_ROW_NORM,       /* row = row / rms(row) * a, f: epsilon; a NULL: 1 */
     EL_ROW_LAYER_NORM, /* row = (row - mean) / deviation, f: epsilon */
     EL_ROW_SCALE,      /* row *= f */
+    EL_ROW_SCALE_BY,   /* row *= a[r], one number */
     EL_ROW_MAP,        /* row = map(row) */
     EL_ROW_STORE       /* a[r] = row */
 } el_row_kind;
@@ -71,6 +72,7 @@ typedef enum el_epilogue_kind {
     EL_EPI_LAYER_NORM, /* each head = (head - mean) / deviation, f: epsilon */
     EL_EPI_ROPE,       /* rotates by the angles of `rope` */
     EL_EPI_SCALE,      /* y *= a[r], one number */
+    EL_EPI_FACTOR,     /* y *= a[0] */
     EL_EPI_SOFTCAP,    /* y = f * tanh(y / f) */
     EL_EPI_MAP,        /* y = map(y) */
     EL_EPI_RESIDUAL,   /* y += a[r] */
@@ -202,21 +204,34 @@ size_t el_grouping_ints(const el_grouping *g); /* of a worker's scratch */
 /* Every worker counts for itself: cheaper than waiting for one of them. tag: of the region and run. */
 el_groups el_group_entries(const el_grouping *g, struct el_worker_scratch *s, uint64_t tag);
 
+typedef enum el_gating { /* a router's logits to the experts' probabilities */
+                         EL_GATE_NONE,
+                         EL_GATE_SOFTMAX,
+                         EL_GATE_SIGMOID,
+                         EL_GATE_SOFTPLUS,
+                         EL_GATE_SQRT_SOFTPLUS
+} el_gating;
+
 /* Everything between the router's logits and the layer's result, for all regions that do a part of it. Rank 0 is the
  * best. */
 typedef struct el_experts_job {
     el_cpu_plan *plan;
-    el_grouping grouping;              /* its ids are written by the first region */
-    const struct ggml_tensor *logits;  /* [n_expert, n_rows] */
-    const struct ggml_tensor *weights; /* F32 [n_used, n_rows] */
-    bool normalise;                    /* weights are divided by their sum, which counts as at least min_sum */
+    el_grouping grouping;             /* its ids are written by the first region */
+    const struct ggml_tensor *logits; /* [n_expert, n_rows] */
+    el_gating gating;
+    const struct ggml_tensor *choice_bias; /* [n_expert], for the choice alone; or NULL */
+    const struct ggml_tensor *weights;     /* F32 [n_used, n_rows] */
+    bool softmax_chosen;                   /* of the chosen ones' weights */
+    bool normalise;                        /* weights are divided by their sum, which counts as at least min_sum */
     float min_sum, factor;
 
     el_row_program input;
-    el_act_format format;          /* of the input */
-    const struct ggml_tensor *act; /* the input rows in that format */
-    const struct ggml_tensor *gate, *up, *down;
-    bool gelu;
+    el_act_format format;                                      /* of the input */
+    const struct ggml_tensor *act;                             /* the input rows in that format */
+    const struct ggml_tensor *gate, *up, *down;                /* gate NULL: the activation is of up alone */
+    const struct ggml_tensor *gate_bias, *up_bias, *down_bias; /* F32, a row for each expert; or NULL */
+    el_map map;
+    float params[4];
     const struct ggml_tensor *hidden; /* F32 [n_ff, entries]: act(gate) * up */
     el_act_format hidden_format;
     const struct ggml_tensor *hidden_act; /* entries in that format, or NULL: each worker does them itself */
@@ -261,7 +276,7 @@ struct el_node_job { /* row by row */
 };
 
 el_node_row el_map_row, el_norm_row, el_sum_row, el_sort_row, el_softmax_row, el_copy_row, el_repeat_row, el_concat_row,
-    el_gather_row, el_scatter_row, el_add_id_row, el_rope_row;
+    el_gather_row, el_scatter_row, el_add_id_row, el_rope_row, el_fill_row;
 void el_node_chunk(const void *job, int32_t chunk, int32_t worker);
 
 typedef struct el_batched_job { /* a product of any shape */

@@ -125,6 +125,9 @@ static void finish_row(const el_kernels *k, const el_product *p, float *y, int64
         case EL_EPI_SCALE:
             k->scale(y, y, a[r], n);
             break;
+        case EL_EPI_FACTOR:
+            k->scale(y, y, a[0], n);
+            break;
         case EL_EPI_SOFTCAP:
             k->softcap(y, y, e->f, n);
             break;

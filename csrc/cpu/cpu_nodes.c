@@ -174,6 +174,14 @@ void el_copy_row(const el_node_job *job, int64_t r, const el_worker_scratch *s)
     put_row(job, place_of(t, r), y);
 }
 
+/* The same number everywhere. */
+void el_fill_row(const el_node_job *job, int64_t r, const el_worker_scratch *s)
+{
+    for (int64_t i = 0; i < job->node->ne[0]; i++)
+        s->row[i] = job->params[0];
+    put_row(job, place_of(job->node, r), s->row);
+}
+
 void el_repeat_row(const el_node_job *job, int64_t r, const el_worker_scratch *s)
 {
     const place at = place_of(job->node, r);

@@ -56,6 +56,9 @@ void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r,
         case EL_ROW_SCALE:
             k->scale(row, row, op->f, n);
             break;
+        case EL_ROW_SCALE_BY:
+            k->scale(row, row, *row_of(op->a, NULL, r), n);
+            break;
         case EL_ROW_MAP:
             k->map(op->map, row, row, NULL, n, op->params);
             break;

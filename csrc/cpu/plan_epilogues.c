@@ -105,6 +105,10 @@ static bool with_param(el_product *product, const struct ggml_tensor *mm, const 
     const struct ggml_tensor *a = t->src[1];
     const bool add = t->op == GGML_OP_ADD;
 
+    if (t->op == GGML_OP_MUL && is_param(a) && ggml_nelements(a) == 1) {
+        *e = (el_epilogue){.kind = EL_EPI_FACTOR, .a = a};
+        return true;
+    }
     if ((!add && t->op != GGML_OP_MUL) || !is_param(a) || a->ne[0] != t->ne[0] || a->ne[2] != 1 || a->ne[3] != 1)
         return false;
     e->a = a;
@@ -215,7 +219,7 @@ const struct ggml_tensor *el_follow_product(el_planner *p, const el_row_program 
     float params[4];
 
     while ((next = el_only_user(p, cur)) != NULL && product->n_epilogue < EL_EPILOGUE_OPS - 1 &&
-           el_takes_whole(next, cur)) {
+           el_takes_whole(next, cur) && el_info_of(p, next)->state == EL_NODE_NEW) {
         if (is_cache_write(mm, cur, next)) {
             product->out = next->src[2];
             product->slots = next->src[1];

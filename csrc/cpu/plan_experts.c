@@ -13,11 +13,18 @@ enum {
     BLOCK = 32 /* outputs of a chunk and entries that it takes at a time when there are many */
 };
 
-/* What stands after the router's logits. */
+enum { MOST_NODES = 32 + 2 * EL_MAX_USED_EXPERTS };
+
+/* What stands after the router's product, NULL where a model has none of it. */
 typedef struct nodes {
-    struct ggml_tensor *logits, *probs, *sorted, *picked, *total, *at_least, *divided, *scaled;
-    struct ggml_tensor *up, *gate, *glu, *down, *weighted, *sum, *out;
-    int32_t n_sums; /* adds that have been found */
+    struct ggml_tensor *logits, *probs, *score, *sorted, *picked, *softened, *total, *at_least, *divided, *scaled;
+    struct ggml_tensor *up, *up_biased, *gate, *gate_biased, *hidden, *down, *down_biased, *weighted, *sum, *out;
+    el_gating gating;
+    el_map map; /* gate and up, or up alone, to hidden */
+    float params[4];
+    int32_t n_used, n_sums;              /* adds that have been found */
+    struct ggml_tensor *all[MOST_NODES]; /* that have been recognised, out being the last */
+    int32_t n_all;
 } nodes;
 
 static bool is_view_of(const struct ggml_tensor *t, const struct ggml_tensor *base)
@@ -32,14 +39,153 @@ static bool is_rank(const struct ggml_tensor *t, const struct ggml_tensor *weigh
            t->ne[0] == weighted->ne[0] && t->ne[1] == weighted->ne[2] && t->nb[1] == weighted->nb[2];
 }
 
-static void meet_product(nodes *m, struct ggml_tensor *t, const struct ggml_tensor *x, struct ggml_tensor *first[2])
+static struct ggml_tensor *weights_of(const nodes *m)
 {
-    if (!is_view_of(t->src[2], m->sorted))
-        return;
-    if (is_view_of(t->src[1], x) && t->src[1]->ne[1] == 1)
-        first[first[0] ? 1 : 0] = t;
-    else if (m->glu && t->src[1] == m->glu)
-        m->down = t;
+    return m->scaled ? m->scaled : m->divided ? m->divided : m->softened ? m->softened : m->picked;
+}
+
+static struct ggml_tensor *down_of(const nodes *m) { return m->down_biased ? m->down_biased : m->down; }
+
+/* The router's bias, the probabilities, and what is added to them for the choice alone. */
+static bool meet_scores(const el_planner *p, nodes *m, struct ggml_tensor *t)
+{
+    const struct ggml_tensor *a = t->src[0], *b = t->src[1];
+
+    if (m->sorted || !a || a != (m->score ? m->score : m->probs))
+        return false;
+    if (t->op == GGML_OP_ADD && el_is_vector(b, m->logits->ne[0])) {
+        if (m->probs == m->logits && el_info_of(p, m->logits)->n_uses == 1)
+            m->logits = m->probs = t;
+        else if (!m->score)
+            m->score = t;
+        return true;
+    }
+    if (m->score)
+        return false;
+    if (t->op == GGML_OP_SOFT_MAX && a == m->logits && !b && !t->src[2] && el_param(t, 0) == 1 && el_param(t, 1) == 0)
+        m->gating = EL_GATE_SOFTMAX;
+    else if (t->op == GGML_OP_UNARY && a == m->logits && ggml_get_unary_op(t) == GGML_UNARY_OP_SIGMOID)
+        m->gating = EL_GATE_SIGMOID;
+    else if (t->op == GGML_OP_UNARY && a == m->logits && ggml_get_unary_op(t) == GGML_UNARY_OP_SOFTPLUS)
+        m->gating = EL_GATE_SOFTPLUS;
+    else if (t->op == GGML_OP_SQRT && m->gating == EL_GATE_SOFTPLUS)
+        m->gating = EL_GATE_SQRT_SOFTPLUS;
+    else
+        return false;
+    m->probs = t;
+    return true;
+}
+
+/* The choice and the weights of the chosen. */
+static bool meet_choice(nodes *m, struct ggml_tensor *t)
+{
+    const struct ggml_tensor *a = t->src[0], *b = t->src[1];
+    struct ggml_tensor **place = NULL;
+
+    if (t->op == GGML_OP_ARGSORT && a == (m->score ? m->score : m->probs) && !m->sorted &&
+        t->op_params[0] == GGML_SORT_ORDER_DESC) {
+        place = &m->sorted;
+    } else if (t->op == GGML_OP_GET_ROWS && is_view_of(a, m->probs) && is_view_of(b, m->sorted) && a->ne[0] == 1 &&
+               b->view_offs == 0 && !m->picked) {
+        place = &m->picked;
+        m->n_used = (int32_t)b->ne[0];
+    } else if (m->picked && m->scaled == NULL && is_view_of(a, weights_of(m)) && a->ne[0] == m->n_used) {
+        if (t->op == GGML_OP_SOFT_MAX && !b && !t->src[2] && el_param(t, 0) == 1 && el_param(t, 1) == 0 &&
+            !m->softened && !m->total)
+            place = &m->softened;
+        else if (t->op == GGML_OP_SUM_ROWS && !m->total)
+            place = &m->total;
+        else if (t->op == GGML_OP_DIV && m->at_least && b == m->at_least && !m->divided)
+            place = &m->divided;
+        else if (t->op == GGML_OP_SCALE && el_param(t, 1) == 0)
+            place = &m->scaled;
+    } else if (t->op == GGML_OP_CLAMP && m->total && a == m->total) {
+        place = &m->at_least;
+    }
+    if (place)
+        *place = t;
+    return place != NULL;
+}
+
+/* The experts' products, their biases, and what makes one row of gate and up. */
+static bool meet_product(nodes *m, struct ggml_tensor *t, const struct ggml_tensor *x, struct ggml_tensor *first[2])
+{
+    struct ggml_tensor *a = t->src[0], *b = t->src[1];
+
+    if (t->op == GGML_OP_MUL_MAT_ID && is_view_of(t->src[2], m->sorted) && t->src[2]->view_offs == 0) {
+        if (is_view_of(b, x) && b->ne[1] == 1 && b->ne[0] == x->ne[0] && !first[1] && !m->hidden)
+            first[first[0] ? 1 : 0] = t;
+        else if (m->hidden && b == m->hidden && !m->down)
+            m->down = t;
+        else
+            return false;
+        return true;
+    }
+    if (t->op == GGML_OP_ADD_ID && is_view_of(t->src[2], m->sorted) && b->op == GGML_OP_NONE &&
+        b->type == GGML_TYPE_F32 && ggml_is_contiguous(b)) {
+        if (a == first[0] && !m->hidden)
+            m->up_biased = t; /* whose it is, the gate tells */
+        else if (a == first[1] && !m->hidden)
+            m->gate_biased = t;
+        else if (m->down && a == m->down && !m->weighted)
+            m->down_biased = t;
+        else
+            return false;
+        return true;
+    }
+    return false;
+}
+
+/* gate and up to hidden. */
+static bool meet_activation(nodes *m, struct ggml_tensor *t, struct ggml_tensor *first[2])
+{
+    struct ggml_tensor *one = m->up_biased ? m->up_biased : first[0], *two = m->gate_biased ? m->gate_biased : first[1];
+    float params[4];
+    const int map = el_map_of(t, params);
+
+    if (m->down || !one || map < 0 || (two && m->hidden))
+        return false;
+    if (two && t->op == GGML_OP_GLU &&
+        ((t->src[0] == one && t->src[1] == two) || (t->src[0] == two && t->src[1] == one))) {
+        const bool turned = t->src[0] == one;
+        struct ggml_tensor *biased[2] = {m->up_biased, m->gate_biased};
+        m->up = first[turned ? 1 : 0];
+        m->gate = first[turned ? 0 : 1];
+        m->up_biased = biased[turned ? 1 : 0];
+        m->gate_biased = biased[turned ? 0 : 1];
+        m->map = (el_map)map;
+    } else if (!two && t->op == GGML_OP_UNARY && t->src[0] == one && !m->hidden) {
+        m->up = first[0];
+        m->map = (el_map)map;
+    } else if (m->hidden && t->op == GGML_OP_SQR && t->src[0] == m->hidden && m->map == EL_MAP_RELU) {
+        m->map = EL_MAP_RELU_SQR;
+    } else {
+        return false;
+    }
+    memcpy(m->params, params, sizeof params);
+    m->hidden = t;
+    return true;
+}
+
+/* The weighted sum of the experts' results. */
+static bool meet_sum(nodes *m, struct ggml_tensor *t)
+{
+    struct ggml_tensor *a = t->src[0], *b = t->src[1];
+
+    if (t->op == GGML_OP_MUL && m->down && a == down_of(m) && m->picked && is_view_of(b, weights_of(m)) &&
+        b->ne[1] == m->n_used && !m->weighted) {
+        m->weighted = t;
+    } else if (t->op == GGML_OP_CONT && m->weighted && m->n_used == 1 && is_rank(a, m->weighted, 0)) {
+        m->out = t;
+    } else if (t->op == GGML_OP_ADD && m->weighted && is_rank(b, m->weighted, m->n_sums + 1) &&
+               (m->sum ? a == m->sum : is_rank(a, m->weighted, 0))) {
+        m->sum = t;
+        if (++m->n_sums == m->n_used - 1)
+            m->out = t;
+    } else {
+        return false;
+    }
+    return true;
 }
 
 /* Follows the nodes after the router's product. True when they are a whole mixture of experts. */
@@ -47,101 +193,42 @@ static bool match(const el_planner *p, int32_t router, nodes *m)
 {
     const struct ggml_tensor *x = el_base_of(p->graph->nodes[router]->src[1]);
     struct ggml_tensor *first[2] = {NULL};
-    int32_t n_used = 0;
 
-    *m = (nodes){.logits = p->graph->nodes[router]};
-    for (int32_t i = router + 1; i < p->graph->n_nodes && i < router + LOOK_AHEAD + 2 * n_used && !m->out; i++) {
-        struct ggml_tensor *t = p->graph->nodes[i], *a = t->src[0], *b = t->src[1];
-        const struct ggml_tensor *weights = m->scaled ? m->scaled : m->divided ? m->divided : m->picked;
-        switch (t->op) {
-        case GGML_OP_SOFT_MAX:
-            if (a == m->logits && !b && !t->src[2] && el_param(t, 0) == 1 && el_param(t, 1) == 0)
-                m->probs = t;
-            break;
-        case GGML_OP_ARGSORT:
-            if (m->probs && a == m->probs && t->op_params[0] == GGML_SORT_ORDER_DESC)
-                m->sorted = t;
-            break;
-        case GGML_OP_GET_ROWS:
-            if (is_view_of(a, m->probs) && is_view_of(b, m->sorted) && a->ne[0] == 1 && b->view_offs == 0) {
-                m->picked = t;
-                n_used = (int32_t)b->ne[0];
-            }
-            break;
-        case GGML_OP_SUM_ROWS:
-            if (is_view_of(a, m->picked) && a->ne[0] == n_used)
-                m->total = t;
-            break;
-        case GGML_OP_CLAMP:
-            if (m->total && a == m->total)
-                m->at_least = t;
-            break;
-        case GGML_OP_DIV:
-            if (is_view_of(a, m->picked) && m->at_least && b == m->at_least)
-                m->divided = t;
-            break;
-        case GGML_OP_SCALE:
-            if (weights && is_view_of(a, weights) && !m->scaled && el_param(t, 1) == 0)
-                m->scaled = t;
-            break;
-        case GGML_OP_MUL_MAT_ID:
-            meet_product(m, t, x, first);
-            break;
-        case GGML_OP_GLU:
-            if (first[1] && t->op_params[1] == 0 &&
-                (t->op_params[0] == GGML_GLU_OP_SWIGLU || t->op_params[0] == GGML_GLU_OP_GEGLU) &&
-                ((a == first[0] && b == first[1]) || (a == first[1] && b == first[0]))) {
-                m->gate = a;
-                m->up = b;
-                m->glu = t;
-            }
-            break;
-        case GGML_OP_MUL:
-            if (m->down && a == m->down && weights && is_view_of(b, weights) && b->ne[1] == n_used)
-                m->weighted = t;
-            break;
-        case GGML_OP_CONT:
-            if (m->weighted && n_used == 1 && is_rank(a, m->weighted, 0))
-                m->out = t;
-            break;
-        case GGML_OP_ADD:
-            if (m->weighted && is_rank(b, m->weighted, m->n_sums + 1) &&
-                (m->sum ? a == m->sum : is_rank(a, m->weighted, 0))) {
-                m->sum = t;
-                if (++m->n_sums == n_used - 1)
-                    m->out = t;
-            }
-            break;
-        default:
-            break;
-        }
+    *m = (nodes){.logits = p->graph->nodes[router], .probs = p->graph->nodes[router]};
+    for (int32_t i = router + 1;
+         i < p->graph->n_nodes && i < router + LOOK_AHEAD + 2 * m->n_used && !m->out && m->n_all < MOST_NODES; i++) {
+        struct ggml_tensor *t = p->graph->nodes[i];
+        if (el_is_alias(t) || el_info_of(p, t)->state != EL_NODE_NEW)
+            continue;
+        if (meet_scores(p, m, t) || meet_choice(m, t) || meet_product(m, t, x, first) || meet_activation(m, t, first) ||
+            meet_sum(m, t))
+            m->all[m->n_all++] = t;
     }
-    return m->out && n_used <= EL_MAX_USED_EXPERTS;
+    return m->out && m->n_used <= EL_MAX_USED_EXPERTS && el_is_whole(p->graph->nodes[router]->src[1]);
 }
 
 /* Whether no one else reads what will not be stored. */
 static bool is_closed(const el_planner *p, const nodes *m)
 {
-    const int32_t n_used = (int32_t)m->down->ne[1], more = m->total ? 2 : 1;
-    const struct {
-        const struct ggml_tensor *t;
-        int32_t n_uses;
-    } expected[] = {{m->logits, 1},   {m->probs, 2},   {m->sorted, 4},       {m->picked, more}, {m->total, 1},
-                    {m->at_least, 1}, {m->divided, 1}, {m->scaled, 1},       {m->up, 1},        {m->gate, 1},
-                    {m->glu, 1},      {m->down, 1},    {m->weighted, n_used}};
-
-    for (size_t i = 0; i < EL_COUNT(expected); i++)
-        if (expected[i].t && el_info_of(p, expected[i].t)->n_uses != expected[i].n_uses)
+    for (int32_t i = -1; i < m->n_all - 1; i++) {
+        const struct ggml_tensor *t = i < 0 ? m->logits : m->all[i];
+        int32_t n_uses = 0;
+        for (int32_t j = 0; j < m->n_all; j++)
+            for (int k = 0; k < GGML_MAX_SRC; k++)
+                n_uses += m->all[j]->src[k] && el_base_of(m->all[j]->src[k]) == t;
+        if (n_uses != el_info_of(p, t)->n_uses)
             return false;
+    }
     return true;
 }
 
 static bool can_compute(const el_planner *p, const nodes *m)
 {
-    const struct ggml_tensor *gate = m->gate->src[0], *up = m->up->src[0], *down = m->down->src[0];
+    const struct ggml_tensor *gate = m->gate ? m->gate->src[0] : m->up->src[0], *up = m->up->src[0];
     el_act_format a, b;
 
-    if (!el_is_weight(p, gate) || !el_is_weight(p, up) || !el_is_weight(p, down) || !ggml_are_same_shape(gate, up))
+    if (!el_is_weight(p, gate) || !el_is_weight(p, up) || !el_is_weight(p, m->down->src[0]) ||
+        !ggml_are_same_shape(gate, up))
         return false;
     a = el_format_for(p, gate);
     b = el_format_for(p, up);
@@ -152,7 +239,7 @@ static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 
 static void size_chunks(el_planner *p, el_experts_job *job)
 {
-    const int64_t n_ff = job->gate->ne[1], n_embd = job->down->ne[1],
+    const int64_t n_ff = job->up->ne[1], n_embd = job->down->ne[1],
                   n_entries = job->grouping.n_rows * job->grouping.n_used;
     const int64_t wanted = (int64_t)p->plan->n_threads * CHUNKS_PER_WORKER;
     const bool many = job->grouping.n_rows > EL_SMALL_ROWS;
@@ -183,13 +270,37 @@ static void scratch_of(el_planner *p, const el_act_format *format, const struct 
 
 static void done(el_planner *p, const struct ggml_tensor *t) { el_info_of(p, t)->state = EL_NODE_DONE; }
 
-enum { N_FUSED = 10 };
-
-static void fuse_all(el_planner *p, struct ggml_tensor *const fused[N_FUSED])
+static const struct ggml_tensor *weight_of(const struct ggml_tensor *product)
 {
-    for (int32_t i = 0; i < N_FUSED; i++)
-        if (fused[i])
-            el_info_of(p, fused[i])->state = EL_NODE_FUSED;
+    return product ? product->src[0] : NULL;
+}
+
+static const struct ggml_tensor *bias_of(const struct ggml_tensor *biased) { return biased ? biased->src[1] : NULL; }
+
+static void describe(el_experts_job *job, const nodes *m, const struct ggml_tensor *x)
+{
+    job->grouping =
+        (el_grouping){.ids = m->sorted, .n_rows = x->ne[1], .n_expert = (int32_t)m->logits->ne[0], .n_used = m->n_used};
+    job->logits = m->logits;
+    job->gating = m->gating;
+    job->choice_bias = bias_of(m->score);
+    job->weights = weights_of(m);
+    job->softmax_chosen = m->softened != NULL;
+    job->normalise = m->divided != NULL;
+    job->min_sum = m->at_least ? el_param(m->at_least, 0) : 0;
+    job->factor = m->scaled ? el_param(m->scaled, 0) : 1;
+    job->input = (el_row_program){.width = x->ne[0], .n_rows = x->ne[1]};
+    job->gate = weight_of(m->gate);
+    job->up = weight_of(m->up);
+    job->down = weight_of(m->down);
+    job->gate_bias = bias_of(m->gate_biased);
+    job->up_bias = bias_of(m->up_biased);
+    job->down_bias = bias_of(m->down_biased);
+    job->map = m->map;
+    memcpy(job->params, m->params, sizeof job->params);
+    job->hidden = m->hidden;
+    job->products = m->down;
+    job->out = m->out;
 }
 
 bool el_plan_experts(el_planner *p, int32_t router)
@@ -204,34 +315,13 @@ bool el_plan_experts(el_planner *p, int32_t router)
     job = el_own(p, sizeof *job);
     if (!job)
         return true; /* planning ends with the error */
-    *job = (el_experts_job){.plan = p->plan,
-                            .grouping = {.ids = m.sorted,
-                                         .n_rows = x->ne[1],
-                                         .n_expert = (int32_t)m.logits->ne[0],
-                                         .n_used = (int32_t)m.down->ne[1]},
-                            .logits = m.logits,
-                            .weights = m.scaled    ? m.scaled
-                                       : m.divided ? m.divided
-                                                   : m.picked,
-                            .normalise = m.divided != NULL,
-                            .min_sum = m.at_least ? el_param(m.at_least, 0) : 0,
-                            .factor = m.scaled ? el_param(m.scaled, 0) : 1,
-                            .input = {.width = x->ne[0], .n_rows = x->ne[1]},
-                            .gate = m.gate->src[0],
-                            .up = m.up->src[0],
-                            .down = m.down->src[0],
-                            .gelu = m.glu->op_params[0] == GGML_GLU_OP_GEGLU,
-                            .hidden = m.glu,
-                            .products = m.down,
-                            .out = m.out};
-    job->format = el_format_for(p, job->gate);
+    job->plan = p->plan;
+    describe(job, &m, x);
+    job->format = el_format_for(p, job->up);
     job->hidden_format = el_format_for(p, job->down);
+    for (int32_t i = 0; i < m.n_all; i++) /* so that the router's product does not take them in; its bias it may */
+        el_info_of(p, m.all[i])->state = m.all[i] == m.logits ? EL_NODE_NEW : EL_NODE_FUSED;
     el_plan_products(p, router);
-    fuse_all(p, (struct ggml_tensor *[]){m.probs, m.picked, m.total, m.at_least, m.divided, m.scaled, m.up, m.gate,
-                                         m.weighted, m.down});
-    for (int32_t i = router + 1; p->graph->nodes[i] != m.out; i++) /* the sums */
-        if (p->graph->nodes[i]->op == GGML_OP_ADD && el_info_of(p, p->graph->nodes[i])->state == EL_NODE_NEW)
-            el_info_of(p, p->graph->nodes[i])->state = EL_NODE_FUSED;
     after = el_only_user(p, m.out);
     if (after && after->op == GGML_OP_ADD && ggml_are_same_shape(after->src[0], after->src[1])) {
         const struct ggml_tensor *other = after->src[0] == m.out ? after->src[1] : after->src[0];
@@ -245,7 +335,8 @@ bool el_plan_experts(el_planner *p, int32_t router)
     job->act = el_act_rows(p, &job->format, job->grouping.n_rows);
     if (job->grouping.n_rows * job->grouping.n_used > EL_SMALL_ROWS)
         job->hidden_act = el_act_rows(p, &job->hidden_format, job->grouping.n_rows * job->grouping.n_used);
-    scratch_of(p, &job->format, job->gate);
+    if (job->gate)
+        scratch_of(p, &job->format, job->gate);
     scratch_of(p, &job->format, job->up);
     scratch_of(p, &job->hidden_format, job->down);
     size_chunks(p, job);

@@ -203,6 +203,9 @@ static bool describe(el_planner *p, const struct ggml_tensor *t, el_node_job *jo
         job->row = el_scatter_row;
         job->n_rows = ggml_nrows(t->src[0]);
         return can_move(p, t);
+    case GGML_OP_FILL:
+        job->row = el_fill_row;
+        return t->type == GGML_TYPE_F32;
     case GGML_OP_ADD_ID:
         job->row = el_add_id_row;
         return are_floats(t);

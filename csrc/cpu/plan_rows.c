@@ -13,6 +13,14 @@ bool el_is_vector(const struct ggml_tensor *t, int64_t n)
     return t->op == GGML_OP_NONE && t->data && t->type == GGML_TYPE_F32 && t->ne[0] == n && ggml_nelements(t) == n;
 }
 
+/* A product with one number per row. */
+static bool is_row_scale(const struct ggml_tensor *t)
+{
+    const struct ggml_tensor *b = t->src[1];
+
+    return t->op == GGML_OP_MUL && el_is_rows(b) && b->ne[0] == 1 && b->ne[1] == t->ne[1];
+}
+
 bool el_can_pend(const struct ggml_tensor *t)
 {
     float bias;
@@ -29,6 +37,9 @@ bool el_can_pend(const struct ggml_tensor *t)
         return el_is_rows(t->src[0]) && el_map_of(t, params) >= 0;
     }
     case GGML_OP_MUL:
+        if (el_is_rows(t->src[0]) && is_row_scale(t))
+            return true;
+        /* fall through */
     case GGML_OP_ADD:
         return el_is_rows(t->src[0]) && (el_is_vector(t->src[1], t->ne[0]) ||
                                          (el_is_rows(t->src[1]) && ggml_are_same_shape(t->src[0], t->src[1])));
@@ -132,6 +143,12 @@ void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tens
     }
     case GGML_OP_MUL: {
         el_row_op *norm;
+        if (is_row_scale(t)) {
+            el_store_rows(p, b);
+            el_make_rows(p, program, a);
+            push(p, program, (el_row_op){.kind = EL_ROW_SCALE_BY, .a = b});
+            break;
+        }
         if (!el_is_vector(b, t->ne[0])) {
             join(p, program, EL_ROW_MUL, a, b);
             break;

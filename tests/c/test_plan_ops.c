@@ -299,6 +299,91 @@ static struct ggml_tensor *experts_of(graph *g, bool bias, enum ggml_type type)
                     ggml_view_2d(g->ctx, y, K, g->rows, y->nb[2], y->nb[1]));
 }
 
+/* As csrc/models builds them. */
+enum {
+    SOFTMAX = 1,
+    SIGMOID = 2,
+    ROOT = 3,
+    GATING = 3,
+    OF_CHOSEN = 4,
+    CHOICE = 8,
+    BIAS = 16,
+    UNGATED = 32,
+    NORMAL = 64
+};
+
+static struct ggml_tensor *by_id(graph *g, struct ggml_tensor *x, int64_t out, struct ggml_tensor *chosen, int kind)
+{
+    struct ggml_tensor *y = ggml_mul_mat_id(g->ctx, weight(g, GGML_TYPE_F32, x->ne[0], out, EXPERTS), x, chosen);
+
+    return kind & BIAS ? ggml_add_id(g->ctx, y, weight(g, GGML_TYPE_F32, out, EXPERTS, 1), chosen) : y;
+}
+
+static struct ggml_tensor *expert_weights(graph *g, struct ggml_tensor *probs, struct ggml_tensor *chosen, int kind)
+{
+    struct ggml_tensor *w = ggml_get_rows(g->ctx, ggml_reshape_3d(g->ctx, probs, 1, EXPERTS, g->rows), chosen);
+
+    w = ggml_reshape_2d(g->ctx, w, USED, g->rows);
+    if (kind & OF_CHOSEN)
+        w = ggml_soft_max(g->ctx, w);
+    if (kind & NORMAL)
+        w = ggml_div(g->ctx, w, ggml_clamp(g->ctx, ggml_sum_rows(g->ctx, w), 0x1p-14f, INFINITY));
+    return ggml_reshape_3d(g->ctx, ggml_scale(g->ctx, w, 2.5f), 1, USED, g->rows);
+}
+
+static struct ggml_tensor *mixture(graph *g, int kind)
+{
+    struct ggml_tensor *x = rows(g, K), *logits = ggml_mul_mat(g->ctx, mat(g, K, EXPERTS), x), *probs, *choice, *w, *y;
+    struct ggml_tensor *chosen, *up, *in = ggml_reshape_3d(g->ctx, x, K, 1, g->rows);
+
+    if (kind & BIAS)
+        logits = ggml_add(g->ctx, logits, vec(g, EXPERTS));
+    probs = (kind & GATING) == SOFTMAX   ? ggml_soft_max(g->ctx, logits)
+            : (kind & GATING) == SIGMOID ? ggml_sigmoid(g->ctx, logits)
+            : (kind & GATING) == ROOT    ? ggml_sqrt(g->ctx, ggml_softplus(g->ctx, logits))
+                                         : logits;
+    choice = kind & CHOICE ? ggml_add(g->ctx, probs, vec(g, EXPERTS)) : probs;
+    chosen = ggml_argsort_top_k(g->ctx, choice, USED);
+    w = expert_weights(g, probs, chosen, kind);
+    up = by_id(g, in, N, chosen, kind);
+    y = kind & UNGATED ? ggml_sqr(g->ctx, ggml_relu(g->ctx, up))
+                       : ggml_swiglu_oai(g->ctx, by_id(g, in, N, chosen, kind), up, 1.702f, 1.5f);
+    y = ggml_mul(g->ctx, by_id(g, y, K, chosen, kind), w);
+    y = ggml_add(g->ctx, ggml_view_2d(g->ctx, y, K, g->rows, y->nb[2], 0),
+                 ggml_view_2d(g->ctx, y, K, g->rows, y->nb[2], y->nb[1]));
+    return ggml_add(g->ctx, y, x);
+}
+
+static struct ggml_tensor *softmax_experts(graph *g) { return mixture(g, SOFTMAX | NORMAL); }
+static struct ggml_tensor *sigmoid_experts(graph *g) { return mixture(g, SIGMOID | NORMAL | CHOICE); }
+static struct ggml_tensor *ungated_experts(graph *g) { return mixture(g, ROOT | UNGATED | CHOICE); }
+static struct ggml_tensor *chosen_experts(graph *g) { return mixture(g, OF_CHOSEN | BIAS); }
+static struct ggml_tensor *biased_choice(graph *g) { return mixture(g, OF_CHOSEN | CHOICE); }
+
+/* Experts of the best groups alone, and a shared one. */
+static struct ggml_tensor *grouped_experts(graph *g)
+{
+    struct ggml_tensor *x = rows(g, K), *probs = ggml_sigmoid(g->ctx, ggml_mul_mat(g->ctx, mat(g, K, EXPERTS), x));
+    struct ggml_tensor *choice = ggml_add(g->ctx, probs, vec(g, EXPERTS)), *score, *worst, *chosen, *y, *groups;
+    const int64_t per = EXPERTS / 3;
+
+    groups = ggml_reshape_3d(g->ctx, choice, per, 3, g->rows);
+    score = ggml_get_rows(g->ctx, ggml_reshape_4d(g->ctx, choice, 1, per, 3, g->rows), ggml_top_k(g->ctx, groups, 2));
+    score = ggml_sum_rows(g->ctx, ggml_reshape_3d(g->ctx, score, 2, 3, g->rows));
+    worst = ggml_argsort(g->ctx, ggml_reshape_2d(g->ctx, score, 3, g->rows), GGML_SORT_ORDER_DESC);
+    worst = ggml_view_2d(g->ctx, worst, 1, g->rows, worst->nb[1], 2 * worst->nb[0]);
+    groups = ggml_set_rows(g->ctx, groups, ggml_fill(g->ctx, ggml_get_rows(g->ctx, groups, worst), -INFINITY), worst);
+    chosen = ggml_argsort_top_k(g->ctx, ggml_reshape_2d(g->ctx, groups, EXPERTS, g->rows), USED);
+    y = ggml_swiglu_split(g->ctx, by_id(g, ggml_reshape_3d(g->ctx, x, K, 1, g->rows), N, chosen, 0),
+                          by_id(g, ggml_reshape_3d(g->ctx, x, K, 1, g->rows), N, chosen, 0));
+    y = ggml_mul(g->ctx, by_id(g, y, K, chosen, 0), expert_weights(g, probs, chosen, NORMAL));
+    y = ggml_add(g->ctx, ggml_view_2d(g->ctx, y, K, g->rows, y->nb[2], 0),
+                 ggml_view_2d(g->ctx, y, K, g->rows, y->nb[2], y->nb[1]));
+    x = ggml_mul(g->ctx, ggml_mul_mat(g->ctx, mat(g, N, K), ggml_silu(g->ctx, ggml_mul_mat(g->ctx, mat(g, K, N), x))),
+                 ggml_sigmoid(g->ctx, ggml_mul_mat(g->ctx, mat(g, K, 1), x)));
+    return ggml_add(g->ctx, y, x);
+}
+
 static struct ggml_tensor *experts(graph *g) { return experts_of(g, false, GGML_TYPE_F32); }
 static struct ggml_tensor *biased_experts(graph *g) { return experts_of(g, true, GGML_TYPE_F32); }
 static struct ggml_tensor *packed_experts(graph *g) { return experts_of(g, true, GGML_TYPE_Q8_0); }
@@ -409,36 +494,42 @@ static const plan_case cases[] = {
     {.name = "activations after product", .build = activations_after_product},
     {.name = "gelus from tables", .build = table_gelus, .tolerance = 1e-6},
     {.name = "all unary", .build = all_unary},
-    {.name = "squared relu", .build = squared_relu},
-    {.name = "biased gelu", .build = biased_gelu},
+    {.name = "squared relu", .build = squared_relu, .n_regions = 2},
+    {.name = "biased gelu", .build = biased_gelu, .n_regions = 2},
     {.name = "arithmetic", .build = arithmetic},
     {.name = "shapes", .build = shapes},
     {.name = "gathered", .build = gathered},
-    {.name = "layer norms", .build = layer_norms},
-    {.name = "rms norms", .build = rms_norms},
-    {.name = "head norms", .build = head_norms},
+    {.name = "layer norms", .build = layer_norms, .n_regions = 2},
+    {.name = "rms norms", .build = rms_norms, .n_regions = 2},
+    {.name = "head norms", .build = head_norms, .n_regions = 4},
     {.name = "unit heads", .build = unit_heads},
-    {.name = "split gates", .build = split_gates},
-    {.name = "fused gates", .build = fused_gates},
+    {.name = "split gates", .build = split_gates, .n_regions = 4},
+    {.name = "fused gates", .build = fused_gates, .n_regions = 4},
     {.name = "gates from tables", .build = table_gates, .tolerance = 1e-6},
-    {.name = "oai gate", .build = oai_gate},
-    {.name = "sigmoid gate", .build = sigmoid_gate},
-    {.name = "parts of product", .build = parts_of_product},
+    {.name = "oai gate", .build = oai_gate, .n_regions = 2},
+    {.name = "sigmoid gate", .build = sigmoid_gate, .n_regions = 3},
+    {.name = "parts of product", .build = parts_of_product, .n_regions = 4},
     {.name = "parts of norm", .build = parts_of_norm},
     {.name = "part alone", .build = part_alone},
     {.name = "part rope", .build = part_rope},
-    {.name = "matrix per head", .build = matrix_per_head, .tolerance = 1e-4},
+    {.name = "matrix per head", .build = matrix_per_head, .n_regions = 3, .tolerance = 1e-4},
     {.name = "computed matrix", .build = computed_matrix},
     {.name = "experts", .build = experts},
     {.name = "biased experts", .build = biased_experts},
     {.name = "packed experts", .build = packed_experts, .tolerance = 1e-3},
+    {.name = "softmax experts", .build = softmax_experts, .n_regions = 4},
+    {.name = "sigmoid experts", .build = sigmoid_experts, .n_regions = 4},
+    {.name = "ungated experts", .build = ungated_experts, .n_regions = 4},
+    {.name = "experts weighed after the choice", .build = chosen_experts, .n_regions = 4},
+    {.name = "biased choice", .build = biased_choice, .n_regions = 4},
+    {.name = "grouped experts", .build = grouped_experts},
     {.name = "moved state", .build = moved_state},
-    {.name = "plain attention", .build = plain_attention},
+    {.name = "plain attention", .build = plain_attention, .n_regions = 4},
     {.name = "odd heads", .build = odd_heads},
     {.name = "sinks", .build = sinking_attention},
     {.name = "slopes", .build = leaning_attention},
     {.name = "slopes both ways", .build = both_ways},
-    {.name = "latent attention", .build = latent_attention},
+    {.name = "latent attention", .build = latent_attention, .n_regions = 4},
     {.name = "cache rows", .build = cache_rows},
 };
 
