@@ -3,7 +3,7 @@ A slow, readable forward pass in NumPy: what the logits of a model file ought to
 
 One function per idea, float64 throughout, a whole prompt at once, no cache: so chunks, batches and threads, where a
 fast engine goes wrong, do not exist here. Architectures: ``llama`` (dense and mixture of experts), ``mistral3``,
-``gemma3``.
+``gemma3``; with tests.support.recurrent ``mamba2`` and ``lfm2``.
 
 Sources: RMSNorm, Zhang and Sennrich 2019; rotary positions, Su et al. 2021; YaRN, Peng et al. 2023; grouped queries,
 Ainslie et al. 2023; SwiGLU and GEGLU, Shazeer 2020; experts, Jiang et al. 2024 (Mixtral); sliding windows and
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support import recurrent
 from tests.support.gguf_reader import read_gguf
 
 Array = NDArray[np.float64]
@@ -189,6 +190,7 @@ class Family:
     temperature: bool = False  # reads attention.temperature_scale and the yarn_* keys
     softcap: bool = False
     experts: bool = True
+    output_norm: str = "output_norm"
 
 
 ARCHITECTURES = {
@@ -205,6 +207,8 @@ ARCHITECTURES = {
         softcap=True,
         experts=False,
     ),
+    "mamba2": Family(),
+    "lfm2": Family(halves=True, qk_norm=True, output_norm="token_embd_norm"),
 }
 
 
@@ -313,6 +317,14 @@ class Reference:
 
     # -- the layers
 
+    def mix(self, x: Array, layer: int, positions: Array) -> Array:
+        name = f"blk.{layer}"
+        if f"{name}.ssm_in.weight" in self.tensors:
+            return recurrent.mamba2(self, x, name)
+        if f"{name}.shortconv.in_proj.weight" in self.tensors:
+            return recurrent.short_convolution(self, x, name)
+        return self.attend(x, layer, positions)
+
     def attend(self, x: Array, layer: int, positions: Array) -> Array:
         name = f"blk.{layer}"
         n_heads = self.per_layer("attention.head_count", layer, None)
@@ -352,12 +364,14 @@ class Reference:
             x = x * np.sqrt(self.n_embd)
         for layer in range(self.n_layer):
             name = f"blk.{layer}"
-            y = self.attend(self.norm(x, f"{name}.attn_norm"), layer, positions)
+            y = self.mix(self.norm(x, f"{name}.attn_norm"), layer, positions)
             x = x + (self.norm(y, f"{name}.post_attention_norm") if self.family.post_norms else y)
+            if f"{name}.ffn_norm.weight" not in self.tensors:
+                continue
             y = self.feed_forward(self.norm(x, f"{name}.ffn_norm"), layer)
             x = x + (self.norm(y, f"{name}.post_ffw_norm") if self.family.post_norms else y)
         output = "output" if "output.weight" in self.tensors else "token_embd"
-        scores = self.linear(self.norm(x, "output_norm"), output)
+        scores = self.linear(self.norm(x, self.family.output_norm), output)
         cap = float(self.key("final_logit_softcapping", 0)) if self.family.softcap else 0.0
         return cap * np.tanh(scores / cap) if cap else scores
 

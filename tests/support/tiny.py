@@ -15,6 +15,7 @@ import numpy as np
 
 from edgellm.testing.gguf_writer import Tensor, quantize_q8_0, write_gguf
 from edgellm.testing.vocabulary import bpe_vocabulary, byte_letters, dummy_vocabulary
+from tests.support import recurrent
 from tests.support.blocks import LAYOUTS, random_blocks
 
 __all__ = [
@@ -26,7 +27,8 @@ __all__ = [
     "tiny_tensors",
     "tiny_tokens",
 ]
-ARCHITECTURES = ("llama", "llama-moe", "mistral3", "gemma3")
+ARCHITECTURES = ("llama", "llama-moe", "mistral3", "gemma3", *recurrent.ARCHITECTURES)
+PLAIN = ("gate_inp", "conv.weight", "conv1d", "ssm_a", "ssm_d", "ssm_norm")  # tensors that stay f32
 
 
 def tiny_metadata(
@@ -72,6 +74,8 @@ def tiny_metadata(
             f"{name}.attention.sliding_window_pattern": 2,
             f"{name}.rope.freq_base": 1000000.0,
         }
+    if arch in recurrent.ARCHITECTURES:
+        keys |= {f"{name}.{key}": value for key, value in recurrent.keys(arch, n_layer, n_embd, n_head_kv).items()}
     keys |= vocabulary
     keys |= metadata or {}
     return {key: value for key, value in keys.items() if value is not None}
@@ -84,9 +88,9 @@ def tiny_tensors(
     random = np.random.default_rng(seed)
     arch = metadata["general.architecture"]
     key = {name.removeprefix(f"{arch}."): value for name, value in metadata.items()}
-    n_embd, n_ff, n_vocab = key["embedding_length"], key["feed_forward_length"], key["vocab_size"]
+    n_embd, n_ff, n_vocab = key["embedding_length"], key.get("feed_forward_length", 0), key["vocab_size"]
     size = key["attention.key_length"]
-    n_q, n_kv = key["attention.head_count"] * size, key["attention.head_count_kv"] * size
+    n_q, heads = key["attention.head_count"] * size, key["attention.head_count_kv"]
 
     def matrix(*shape: int) -> np.ndarray:
         return (random.standard_normal(shape) * 1.5 / np.sqrt(shape[-1])).astype(np.float32)
@@ -95,7 +99,7 @@ def tiny_tensors(
         return (mean + 0.2 * random.standard_normal(n)).astype(np.float32)
 
     yield "token_embd.weight", random.standard_normal((n_vocab, n_embd)).astype(np.float32)
-    yield "output_norm.weight", vector(n_embd, 1)
+    yield "token_embd_norm.weight" if arch == "lfm2" else "output_norm.weight", vector(n_embd, 1)
     if not tied:
         yield "output.weight", 2 * matrix(n_vocab, n_embd)
     if rope_factors:
@@ -103,19 +107,22 @@ def tiny_tensors(
     for layer in range(key["block_count"]):
         name = f"blk.{layer}"
         yield f"{name}.attn_norm.weight", vector(n_embd, 1)
-        for part, rows, columns in (
-            ("q", n_q, n_embd),
-            ("k", n_kv, n_embd),
-            ("v", n_kv, n_embd),
-            ("output", n_embd, n_q),
-        ):
+        n_kv = (heads[layer] if isinstance(heads, list) else heads) * size
+        attends = n_kv and arch != "mamba2"
+        projections = (("q", n_q, n_embd), ("k", n_kv, n_embd), ("v", n_kv, n_embd), ("output", n_embd, n_q))
+        if not attends:
+            yield from recurrent.tensors(name, key, random, matrix)
+        for part, rows, columns in projections if attends else ():
             yield f"{name}.attn_{part}.weight", matrix(rows, columns)
             if bias and not (arch == "gemma3" and part == "output"):
                 yield f"{name}.attn_{part}.bias", vector(rows)
+        if not n_ff:
+            continue
         yield f"{name}.ffn_norm.weight", vector(n_embd, 1)
-        if arch == "gemma3":
+        if attends and arch in ("gemma3", "lfm2"):
             yield f"{name}.attn_q_norm.weight", vector(size, 1)
             yield f"{name}.attn_k_norm.weight", vector(size, 1)
+        if arch == "gemma3":
             yield f"{name}.post_attention_norm.weight", vector(n_embd, 1)
             yield f"{name}.post_ffw_norm.weight", vector(n_embd, 1)
         if n_expert := key.get("expert_count", 0):
@@ -161,7 +168,7 @@ def tiny_model(
     metadata = tiny_metadata(arch, **overrides)
     stored: dict[str, np.ndarray | Tensor] = {}
     for name, array in tiny_tensors(metadata, seed=seed, tied=tied, bias=bias, rope_factors=rope_factors):
-        plain = array.ndim == 1 or "gate_inp" in name
+        plain = array.ndim == 1 or any(part in name for part in PLAIN)
         stored[name] = array if plain else _matrix(array, dtype)
     return write_gguf(path, metadata, stored)
 
