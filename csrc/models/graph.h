@@ -69,7 +69,7 @@ edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer
                               el_graph_options options, void *memory);
 void el_graph_clear(el_graph *g);
 
-/* Scale of a query by its position: 1 + s * ln(1 + floor(position / length)). */
+/* Scale of a query by its position: 1 + s * ln(1 + floor((position + offset) / length)). */
 float el_graph_attn_temperature(const el_hparams *hp, int32_t position);
 /* What a row at `position` of a sequence that will have `length` tokens sees: first .. *end - 1. */
 int32_t el_graph_first_visible(const el_hparams *hp, bool sliding, int32_t position, int32_t length, int32_t *end);
