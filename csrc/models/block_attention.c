@@ -12,7 +12,6 @@ edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int
 {
     edgellm_status status = EDGELLM_OK;
 
-    (void)hp;
     EL_TRY(el_key_require(layer->n_head, arch, "attention.head_count"));
     EL_TRY(el_key_require(layer->n_head_kv, arch, "attention.head_count_kv"));
     EL_TRY(el_key_require(layer->head_k, arch, "attention.key_length"));
@@ -23,6 +22,11 @@ edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int
     if (layer->n_rot % 2 != 0 || layer->n_rot > layer->head_k)
         return el_fail(EDGELLM_EFORMAT, "%s.rope.dimension_count is %d; it must be even and at most the head's %d",
                        arch->name, layer->n_rot, layer->head_k);
+    if (layer->kv_of != i && (layer->kv_of < 0 || layer->kv_of > i || hp->layers[layer->kv_of].kv_of != layer->kv_of ||
+                              hp->layers[layer->kv_of].k_width != layer->n_head_kv * layer->head_k ||
+                              hp->layers[layer->kv_of].v_width != layer->n_head_kv * layer->head_v))
+        return el_fail(EDGELLM_EFORMAT, "layer %d cannot read layer %d's keys and values: their heads differ", i,
+                       layer->kv_of);
     if (layer->kv_of == i) {
         layer->k_width = layer->n_head_kv * layer->head_k;
         layer->v_width = layer->n_head_kv * layer->head_v;
@@ -44,6 +48,20 @@ static el_norm load_head_norm(el_loader *l, const char *name, const char *weight
     return norm;
 }
 
+/* What the result passes through before the output projection. */
+static void load_gate(el_loader *l, const el_layer_hparams *lh, el_attention *w)
+{
+    const el_traits *traits = &l->model->arch->traits;
+    const el_gguf_tensor *gate = el_find(l, "attn_gate", "weight");
+    const int64_t n = (int64_t)lh->n_head * lh->head_v;
+
+    if (traits->attn_gate && gate)
+        w->gate = el_load_linear(l, "attn_gate", EL_REQUIRED, l->model->hp.n_embd,
+                                 gate->ne[1] == lh->n_head ? lh->n_head : n);
+    if (traits->sub_norms)
+        w->sub_norm = el_load_norm(l, "attn_sub_norm", EL_REQUIRED, n);
+}
+
 void *el_attention_load(el_loader *l, const el_layer_hparams *lh)
 {
     const el_traits *traits = &l->model->arch->traits;
@@ -61,16 +79,20 @@ void *el_attention_load(el_loader *l, const el_layer_hparams *lh)
         w->v = el_rows_of(l, all, n_q + n_k, n_v);
     } else {
         w->q = el_load_linear(l, "attn_q", EL_REQUIRED, n_embd, n_q);
-        w->k = el_load_linear(l, "attn_k", EL_REQUIRED, n_embd, n_k);
-        w->v = el_load_linear(l, "attn_v", EL_REQUIRED, n_embd, n_v);
+        if (lh->kv_of == l->layer) {
+            w->k = el_load_linear(l, "attn_k", EL_REQUIRED, n_embd, n_k);
+            w->v = el_load_linear(l, "attn_v", traits->v_norm && n_k == n_v ? EL_OPTIONAL : EL_REQUIRED, n_embd, n_v);
+        }
     }
     w->out = el_load_linear(l, "attn_output", EL_REQUIRED, (int64_t)lh->n_head * lh->head_v, n_embd);
     if (traits->qk_norm == EL_QK_NORM || (traits->qk_norm == EL_QK_NORM_OPTIONAL && el_has(l, "attn_q_norm.weight"))) {
         w->q_norm = load_head_norm(l, "attn_q_norm", "attn_q_norm.weight", lh->head_k, lh->n_head);
-        w->k_norm = load_head_norm(l, "attn_k_norm", "attn_k_norm.weight", lh->head_k, lh->n_head_kv);
+        if (lh->kv_of == l->layer)
+            w->k_norm = load_head_norm(l, "attn_k_norm", "attn_k_norm.weight", lh->head_k, lh->n_head_kv);
     }
-    if (traits->sinks)
-        w->sinks = el_load_vector(l, "attn_sinks.weight", EL_REQUIRED, lh->n_head);
+    if (traits->sinks || traits->some_sinks)
+        w->sinks = el_load_vector(l, "attn_sinks.weight", traits->sinks ? EL_REQUIRED : EL_OPTIONAL, lh->n_head);
+    load_gate(l, lh, w);
     return w;
 }
 
@@ -87,7 +109,7 @@ struct ggml_tensor *el_build_rope(el_graph *g, const el_layer_hparams *lh, struc
         return x;
     if (!factors)
         factors = g->options.long_context ? g->model->rope_long : g->model->rope_short;
-    if (factors && factors->ne[0] != lh->n_rot / 2)
+    if (factors && factors->ne[0] < lh->n_rot / 2)
         factors = NULL;
     if (rope->base != 0 && lh->rope_base == hp->rope_base)
         base = rope->base;
@@ -163,26 +185,65 @@ static struct ggml_tensor *heads(el_graph *g, const el_layer_hparams *lh, struct
     if (!late)
         x = el_build_head_norm(g, x, norm);
     x = el_build_rope(g, lh, x);
+    if (lh->qk_norm_plain && !norm->w)
+        return el_build_rms_norm(g, x, NULL);
     return late ? el_build_head_norm(g, x, norm) : x;
+}
+
+/* Keys and values of this step, into the cache. A row reads its own step's back from there, after rounding to the
+ * cache's type. */
+static void remember(el_graph *g, int32_t layer, struct ggml_tensor *x)
+{
+    const el_layer_hparams *lh = &g->model->hp.layers[layer];
+    const el_attention *w = g->model->layers[layer].mixer;
+    const int64_t rows = x->ne[1];
+    struct ggml_tensor *k = clamped(g, el_build_linear(g, &w->k, x));
+    struct ggml_tensor *v = w->v.w ? clamped(g, el_build_linear(g, &w->v, x)) : k;
+
+    if (g->model->arch->traits.v_norm) {
+        v = el_build_rms_norm(g, ggml_reshape_3d(g->ctx, v, lh->head_v, lh->n_head_kv, rows), NULL);
+        v = ggml_reshape_2d(g->ctx, v, lh->v_width, rows);
+    }
+    k = heads(g, lh, k, lh->n_head_kv, &w->k_norm);
+    el_build_cache_write(g, layer, ggml_reshape_2d(g->ctx, k, lh->k_width, rows), v);
+}
+
+/* The result of attention times its gate. x: what attention read */
+static struct ggml_tensor *gated(el_graph *g, const el_layer_hparams *lh, const el_linear *linear,
+                                 struct ggml_tensor *x, struct ggml_tensor *y)
+{
+    const int64_t rows = x->ne[1];
+    struct ggml_tensor *gate = el_build_linear(g, linear, x);
+
+    gate = g->model->arch->traits.attn_gate == EL_ATTN_GATE_SOFTPLUS ? ggml_softplus(g->ctx, gate)
+                                                                     : ggml_sigmoid(g->ctx, gate);
+    if (gate->ne[0] == y->ne[0])
+        return ggml_mul(g->ctx, y, gate);
+    y = ggml_reshape_3d(g->ctx, y, lh->head_v, lh->n_head, rows);
+    y = ggml_mul(g->ctx, y, ggml_reshape_3d(g->ctx, gate, 1, lh->n_head, rows));
+    return ggml_reshape_2d(g->ctx, y, (int64_t)lh->head_v * lh->n_head, rows);
 }
 
 static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor *x)
 {
-    const el_layer_hparams *lh = &g->model->hp.layers[layer];
+    const el_hparams *hp = &g->model->hp;
+    const el_layer_hparams *lh = &hp->layers[layer];
     const el_attention *w = g->model->layers[layer].mixer;
-    struct ggml_tensor *q = clamped(g, el_build_linear(g, &w->q, x));
-    struct ggml_tensor *k = clamped(g, el_build_linear(g, &w->k, x));
-    struct ggml_tensor *v = clamped(g, el_build_linear(g, &w->v, x));
+    struct ggml_tensor *q = clamped(g, el_build_linear(g, &w->q, x)), *y;
 
     q = heads(g, lh, q, lh->n_head, &w->q_norm);
-    k = heads(g, lh, k, lh->n_head_kv, &w->k_norm);
-    if (g->in.attn_temp)
+    if (g->in.attn_temp && (lh->n_rot == 0 || !hp->attn_temp_unrotated))
         q = ggml_mul(g->ctx, q, g->in.attn_temp);
-    /* A row reads its own step's K and V back from the cache, after rounding to the cache's type. */
-    el_build_cache_write(g, layer, ggml_reshape_2d(g->ctx, k, lh->k_width, k->ne[2]), v);
+    if (lh->kv_of == layer)
+        remember(g, layer, x);
     if (el_nobody_reads(g, layer))
         return NULL;
-    return el_build_linear(g, &w->out, el_build_attend(g, layer, q, w->sinks));
+    y = el_build_scale(g, el_build_attend(g, layer, q, w->sinks), hp->attn_value_scale);
+    if (w->gate.w)
+        y = gated(g, lh, &w->gate, x, y);
+    if (w->sub_norm.w)
+        y = el_build_norm(g, y, &w->sub_norm);
+    return el_build_linear(g, &w->out, y);
 }
 
 const el_mixer el_mixer_attention = {"attention", el_attention_hparams, el_attention_load, build};

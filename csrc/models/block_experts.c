@@ -15,6 +15,7 @@ static struct ggml_tensor *probabilities(el_graph *g, struct ggml_tensor *logits
     case EL_GATING_SQRT_SOFTPLUS:
         return ggml_sqrt(g->ctx, ggml_softplus(g->ctx, logits));
     case EL_GATING_SOFTMAX_CHOSEN:
+    case EL_GATING_SIGMOID_CHOSEN:
         return logits;
     default:
         return ggml_soft_max(g->ctx, logits);
@@ -52,6 +53,8 @@ static struct ggml_tensor *expert_weights(el_graph *g, struct ggml_tensor *probs
     weights = ggml_reshape_2d(g->ctx, weights, e->n_used, rows);
     if (e->gating == EL_GATING_SOFTMAX_CHOSEN)
         weights = ggml_soft_max(g->ctx, weights);
+    if (e->gating == EL_GATING_SIGMOID_CHOSEN)
+        weights = ggml_sigmoid(g->ctx, weights);
     if (e->normalise) {
         struct ggml_tensor *sum = ggml_clamp(g->ctx, ggml_sum_rows(g->ctx, weights), 0x1p-14f, INFINITY);
         weights = ggml_div(g->ctx, weights, sum); /* never by 0 */
@@ -68,36 +71,49 @@ static struct ggml_tensor *shared(el_graph *g, const el_experts *w, struct ggml_
     return y;
 }
 
-struct ggml_tensor *el_build_experts(el_graph *g, int32_t layer, struct ggml_tensor *x)
+el_choice el_build_choice(el_graph *g, const el_experts *w, struct ggml_tensor *logits)
 {
     const el_expert_hparams *e = &g->model->hp.expert;
-    const el_experts *w = g->model->layers[layer].experts;
-    const int64_t rows = x->ne[1];
-    struct ggml_tensor *probs = probabilities(g, el_build_linear(g, &w->router, x)); /* [n_expert, rows] */
-    struct ggml_tensor *choice = w->choice_bias ? ggml_add(g->ctx, probs, w->choice_bias) : probs;
-    struct ggml_tensor *chosen, *weights, *gate = NULL, *up, *y, *in, *sum = NULL;
-    int64_t width;
+    struct ggml_tensor *probs = probabilities(g, logits); /* [n_expert, rows] */
+    struct ggml_tensor *ranked = w->choice_bias ? ggml_add(g->ctx, probs, w->choice_bias) : probs;
+    el_choice choice;
 
     if (e->n_groups > 1 && e->n_groups_used < e->n_groups)
-        choice = best_groups(g, choice);
-    chosen = ggml_argsort_top_k(g->ctx, choice, e->n_used); /* [n_used, rows] */
-    weights = ggml_reshape_3d(g->ctx, expert_weights(g, probs, chosen), 1, e->n_used, rows);
+        ranked = best_groups(g, ranked);
+    choice.ids = ggml_argsort_top_k(g->ctx, ranked, e->n_used);
+    choice.weights = ggml_reshape_3d(g->ctx, expert_weights(g, probs, choice.ids), 1, e->n_used, probs->ne[1]);
+    return choice;
+}
 
-    in = w->into.w ? el_build_linear(g, &w->into, x) : x;
-    width = in->ne[0];
+struct ggml_tensor *el_build_mixture(el_graph *g, const el_experts *w, struct ggml_tensor *x, el_choice choice)
+{
+    const int64_t rows = x->ne[1], n_used = choice.ids->ne[0];
+    struct ggml_tensor *in = w->into.w ? el_build_linear(g, &w->into, x) : x, *up, *gate = NULL, *y, *sum = NULL;
+    const int64_t width = in->ne[0];
+
     in = ggml_reshape_3d(g->ctx, in, width, 1, rows);
-    up = el_build_linear_id(g, &w->up, in, chosen); /* [n_ff, n_used, rows] */
+    if (g->model->hp.expert.weigh_inputs)
+        in = ggml_mul(g->ctx, ggml_repeat_4d(g->ctx, in, width, n_used, rows, 1), choice.weights);
+    up = el_build_linear_id(g, &w->up, in, choice.ids); /* [n_ff, n_used, rows] */
     if (w->gate.w)
-        gate = el_build_linear_id(g, &w->gate, in, chosen);
-    y = el_build_linear_id(g, &w->down, el_build_gated(g, gate, up), chosen);
-    y = ggml_mul(g->ctx, y, weights);
-    for (int32_t i = 0; i < e->n_used; i++) {
+        gate = el_build_linear_id(g, &w->gate, in, choice.ids);
+    y = el_build_linear_id(g, &w->down, el_build_gated_within(g, gate, up, w->limit), choice.ids);
+    if (!g->model->hp.expert.weigh_inputs)
+        y = ggml_mul(g->ctx, y, choice.weights);
+    for (int64_t i = 0; i < n_used; i++) {
         struct ggml_tensor *one = ggml_view_2d(g->ctx, y, width, rows, y->nb[2], (size_t)i * y->nb[1]);
         sum = sum ? ggml_add(g->ctx, sum, one) : one;
     }
-    if (e->n_used == 1)
+    if (n_used == 1)
         sum = ggml_cont(g->ctx, sum);
-    if (w->back.w)
-        sum = el_build_linear(g, &w->back, sum);
-    return w->shared.up.w ? ggml_add(g->ctx, sum, shared(g, w, x)) : sum;
+    return w->back.w ? el_build_linear(g, &w->back, sum) : sum;
+}
+
+struct ggml_tensor *el_build_experts(el_graph *g, int32_t layer, struct ggml_tensor *x)
+{
+    const el_experts *w = g->model->layers[layer].experts;
+    const el_choice choice = el_build_choice(g, w, el_build_linear(g, &w->router, x));
+    struct ggml_tensor *y = el_build_mixture(g, w, x, choice);
+
+    return w->shared.up.w ? ggml_add(g->ctx, y, shared(g, w, x)) : y;
 }

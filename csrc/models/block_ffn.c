@@ -1,5 +1,7 @@
 /* block_ffn.c - the feed-forward block of one row: gated or not, with the family's activation.
  * Source: Shazeer 2020, "GLU Variants Improve Transformer". */
+#include <math.h>
+
 #include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
@@ -44,13 +46,23 @@ struct ggml_tensor *el_build_gated(el_graph *g, struct ggml_tensor *gate, struct
     }
 }
 
+struct ggml_tensor *el_build_gated_within(el_graph *g, struct ggml_tensor *gate, struct ggml_tensor *up, float limit)
+{
+    if (!gate || limit == 0)
+        return el_build_gated(g, gate, up);
+    gate = ggml_clamp(g->ctx, activated(g, gate), -INFINITY, limit);
+    return ggml_mul(g->ctx, gate, ggml_clamp(g->ctx, up, -limit, limit));
+}
+
 struct ggml_tensor *el_build_ffn(el_graph *g, const el_ffn *w, struct ggml_tensor *x)
 {
     struct ggml_tensor *gate = w->gate.w ? el_build_linear(g, &w->gate, x) : NULL;
-    struct ggml_tensor *y = el_build_gated(g, gate, el_build_linear(g, &w->up, x));
+    struct ggml_tensor *y = el_build_gated_within(g, gate, el_build_linear(g, &w->up, x), w->limit);
 
     if (w->act_scale)
         y = ggml_div(g->ctx, y, w->act_scale);
+    if (w->sub_norm.w)
+        y = el_build_norm(g, y, &w->sub_norm);
     return el_build_linear(g, &w->down, y);
 }
 
@@ -58,5 +70,7 @@ struct ggml_tensor *el_build_feed_forward(el_graph *g, int32_t layer, struct ggm
 {
     const el_layer *w = &g->model->layers[layer];
 
+    if (g->model->arch->feed_forward)
+        return g->model->arch->feed_forward(g, layer, x);
     return w->experts ? el_build_experts(g, layer, x) : el_build_ffn(g, &w->ffn, x);
 }

@@ -17,7 +17,11 @@ static struct ggml_tensor *norm_if(el_graph *g, struct ggml_tensor *x, const el_
 
 static struct ggml_tensor *post_norm(el_graph *g, struct ggml_tensor *y, const el_norm *norm)
 {
-    return norm->w ? el_build_norm(g, y, norm) : y;
+    const float eps = g->model->arch->traits.post_norm_eps;
+
+    if (!norm->w || eps == 0)
+        return norm->w ? el_build_norm(g, y, norm) : y;
+    return ggml_mul(g->ctx, ggml_rms_norm(g->ctx, y, eps), norm->w);
 }
 
 static struct ggml_tensor *residual(el_graph *g, struct ggml_tensor *y, struct ggml_tensor *x)

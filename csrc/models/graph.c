@@ -85,7 +85,9 @@ void el_graph_clear(el_graph *g)
 
 float el_graph_attn_temperature(const el_hparams *hp, int32_t position)
 {
-    return 1.0f + hp->attn_temp_scale * logf(1.0f + floorf((float)position / (float)hp->attn_temp_length));
+    const float steps = floorf((float)(position + hp->attn_temp_offset) / (float)hp->attn_temp_length);
+
+    return 1.0f + hp->attn_temp_scale * logf(1.0f + steps);
 }
 
 int32_t el_graph_first_visible(const el_hparams *hp, bool causal, bool sliding, int32_t position, int32_t length,

@@ -87,7 +87,7 @@ void el_graph_clear(el_graph *g);
 edgellm_status el_rope_resolve(el_rope *rope, const el_hparams *hp, const struct edgellm_engine_options *o,
                                int32_t n_ctx);
 
-/* Scale of a query by its position: 1 + s * ln(1 + floor(position / length)). */
+/* Scale of a query by its position: 1 + s * ln(1 + floor((position + offset) / length)). */
 float el_graph_attn_temperature(const el_hparams *hp, int32_t position);
 /* What a row at `position` of a sequence that will have `length` tokens sees: first .. *end - 1. */
 int32_t el_graph_first_visible(const el_hparams *hp, bool causal, bool sliding, int32_t position, int32_t length,

@@ -32,6 +32,8 @@ static edgellm_status read_sizes(el_hparams *hp, const el_gguf *file, const el_a
     if (hp->norm_eps == 0 && !arch->traits.layer_norm) /* Nemotron-H's name of it */
         EL_TRY(el_key_f32(file, arch, "attention.layer_norm_epsilon", 1e-12f, 1.0f, &hp->norm_eps));
     if (hp->norm_eps == 0)
+        hp->norm_eps = arch->traits.norm_eps;
+    if (hp->norm_eps == 0)
         return el_fail(EDGELLM_EFORMAT, "%s.%s is missing or 0; a model needs it", arch->name, eps);
 done:
     return status;
@@ -42,7 +44,7 @@ static edgellm_status read_scales(el_hparams *hp, const el_gguf *file, const el_
     edgellm_status status = EDGELLM_OK;
 
     hp->embedding_scale = arch->traits.scale_embeddings ? sqrtf((float)hp->n_embd) : 1;
-    hp->residual_scale = hp->logit_scale = 1;
+    hp->residual_scale = hp->logit_scale = hp->attn_value_scale = 1;
     if (arch->traits.scale_keys) {
         EL_TRY(el_key_f32(file, arch, "embedding_scale", 1e-6f, 1e6f, &hp->embedding_scale));
         EL_TRY(el_key_f32(file, arch, "residual_scale", 1e-6f, 1e6f, &hp->residual_scale));
@@ -61,10 +63,23 @@ done:
     return status;
 }
 
+/* Widths that differ from layer to layer are taken from the tensors. */
+static edgellm_status read_expert_width(el_expert_hparams *e, const el_gguf *file, const el_arch *arch)
+{
+    const char *name = "expert_feed_forward_length";
+    char key[160];
+    const el_gguf_kv *kv;
+
+    snprintf(key, sizeof key, "%s.%s", arch->name, name);
+    kv = el_gguf_find(file, key);
+    return kv && kv->type == EL_GGUF_ARR ? EDGELLM_OK : el_key_i32(file, arch, name, 1, EL_MAX_FF, &e->n_ff);
+}
+
 static edgellm_status read_experts(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     el_expert_hparams *e = &hp->expert;
     int32_t gating = arch->traits.gating ? (int32_t)arch->traits.gating : EL_GATING_SOFTMAX;
+    const int32_t keys = arch->traits.expert_keys;
     edgellm_status status = EDGELLM_OK;
 
     e->scale = 1;
@@ -75,19 +90,20 @@ static edgellm_status read_experts(el_hparams *hp, const el_gguf *file, const el
     EL_TRY(el_key_i32(file, arch, "expert_used_count", 1, MAX_EXPERTS, &e->n_used));
     if (e->n > 0 && (e->n_used < 1 || e->n_used > e->n))
         return el_fail(EDGELLM_EFORMAT, "%s.expert_used_count is %d of %d experts", arch->name, e->n_used, e->n);
-    EL_TRY(el_key_i32(file, arch, "expert_feed_forward_length", 1, EL_MAX_FF, &e->n_ff));
-    EL_TRY(el_key_i32(file, arch, "expert_shared_count", 1, MAX_EXPERTS, &e->n_shared));
-    EL_TRY(el_key_i32(file, arch, "expert_shared_feed_forward_length", 1, EL_MAX_FF, &e->n_ff_shared));
+    EL_TRY(read_expert_width(e, file, arch));
+    if (keys & (EL_EXPERT_KEYS | EL_EXPERT_GATING))
+        EL_TRY(el_key_i32(file, arch, "expert_gating_func", EL_GATING_SOFTMAX, EL_GATING_SQRT_SOFTPLUS, &gating));
     e->gating = (el_gating)gating;
-    if (!arch->traits.expert_keys)
+    if (keys & (EL_EXPERT_KEYS | EL_EXPERT_LEADING))
+        EL_TRY(el_key_i32(file, arch, "leading_dense_block_count", 1, EL_MAX_LAYERS, &e->n_leading_dense));
+    if (keys & (EL_EXPERT_KEYS | EL_EXPERT_NORMALISE))
+        EL_TRY(el_key_bool(file, arch, "expert_weights_norm", &e->normalise));
+    if (keys & (EL_EXPERT_KEYS | EL_EXPERT_SCALE))
+        EL_TRY(el_key_f32(file, arch, "expert_weights_scale", 1e-6f, 1e6f, &e->scale));
+    if (!(keys & EL_EXPERT_KEYS))
         return EDGELLM_OK;
     EL_TRY(el_key_i32(file, arch, "expert_group_count", 1, MAX_EXPERTS, &e->n_groups));
     EL_TRY(el_key_i32(file, arch, "expert_group_used_count", 1, MAX_EXPERTS, &e->n_groups_used));
-    EL_TRY(el_key_i32(file, arch, "leading_dense_block_count", 1, EL_MAX_LAYERS, &e->n_leading_dense));
-    EL_TRY(el_key_i32(file, arch, "expert_gating_func", EL_GATING_SOFTMAX, EL_GATING_SQRT_SOFTPLUS, &gating));
-    EL_TRY(el_key_bool(file, arch, "expert_weights_norm", &e->normalise));
-    EL_TRY(el_key_f32(file, arch, "expert_weights_scale", 1e-6f, 1e6f, &e->scale));
-    e->gating = (el_gating)gating;
     if (e->n_groups > 1 && (e->n % e->n_groups != 0 || e->n_groups_used < 1 || e->n_groups_used > e->n_groups))
         return el_fail(EDGELLM_EFORMAT, "%s has %d experts in %d groups of which %d are used; that cannot be",
                        arch->name, e->n, e->n_groups, e->n_groups_used);
@@ -132,19 +148,13 @@ done:
 }
 
 /* Which layers slide: the file's own pattern (one flag a layer, or a period), else the family's period. */
-static edgellm_status read_window(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+static edgellm_status read_pattern(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     char key[160];
     const el_gguf_kv *pattern;
     int32_t period = arch->traits.sliding_period;
     edgellm_status status = EDGELLM_OK;
 
-    if (period == 0)
-        return EDGELLM_OK;
-    hp->window = arch->traits.window;
-    EL_TRY(el_key_i32(file, arch, "attention.sliding_window", 1, MAX_CTX, &hp->window));
-    if (hp->window == 0)
-        return EDGELLM_OK;
     snprintf(key, sizeof key, "%s.attention.sliding_window_pattern", arch->name);
     pattern = el_gguf_find(file, key);
     if (pattern && pattern->type == EL_GGUF_ARR) {
@@ -160,7 +170,35 @@ static edgellm_status read_window(el_hparams *hp, const el_gguf *file, const el_
     }
     EL_TRY(el_key_i32(file, arch, "attention.sliding_window_pattern", 1, EL_MAX_LAYERS, &period));
     for (int32_t i = 0; i < hp->n_layer; i++)
-        hp->layers[i].sliding = period == 1 || i % period < period - 1;
+        hp->layers[i].sliding = period == 1 || (arch->traits.full_first ? i % period != 0 : i % period < period - 1);
+done:
+    return status;
+}
+
+/* Heads of sliding layers may have widths of their own. */
+static edgellm_status read_window(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    int32_t head_k = 0, head_v = 0, n_rot = 0;
+    edgellm_status status = EDGELLM_OK;
+
+    if (arch->traits.sliding_period == 0)
+        return EDGELLM_OK;
+    hp->window = arch->traits.window;
+    EL_TRY(el_key_i32(file, arch, "attention.sliding_window", 1, MAX_CTX, &hp->window));
+    if (hp->window == 0)
+        return EDGELLM_OK;
+    EL_TRY(read_pattern(hp, file, arch));
+    EL_TRY(el_key_i32(file, arch, "attention.key_length_swa", 1, EL_MAX_HEAD, &head_k));
+    EL_TRY(el_key_i32(file, arch, "attention.value_length_swa", 1, EL_MAX_HEAD, &head_v));
+    EL_TRY(el_key_i32(file, arch, "rope.dimension_count_swa", 2, EL_MAX_HEAD, &n_rot));
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        el_layer_hparams *layer = &hp->layers[i];
+        if (!layer->sliding)
+            continue;
+        layer->head_k = head_k ? head_k : layer->head_k;
+        layer->head_v = head_v ? head_v : layer->head_v;
+        layer->n_rot = n_rot && layer->n_rot ? n_rot : layer->n_rot;
+    }
 done:
     return status;
 }
@@ -171,13 +209,13 @@ static edgellm_status finish(el_hparams *hp, const el_arch *arch)
     edgellm_status status = EDGELLM_OK;
 
     if (hp->rope_base_sliding == 0)
-        hp->rope_base_sliding = hp->rope_base;
+        hp->rope_base_sliding = arch->traits.rope_base_sliding != 0 ? arch->traits.rope_base_sliding : hp->rope_base;
     for (int32_t i = 0; i < hp->n_layer; i++) {
         el_layer_hparams *layer = &hp->layers[i];
         if (layer->rope_base == 0)
             layer->rope_base = layer->sliding ? hp->rope_base_sliding : hp->rope_base;
         if (layer->rope_factor == 0)
-            layer->rope_factor = hp->rope_factor;
+            layer->rope_factor = layer->sliding && arch->traits.sliding_unscaled ? 1 : hp->rope_factor;
         if (!layer->experts && layer->n_ff > 0 && hp->n_ff == 0)
             hp->n_ff = layer->n_ff;
         if (layer->mixer && layer->mixer->hparams)

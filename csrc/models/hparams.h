@@ -35,7 +35,8 @@ typedef enum el_gating {
     EL_GATING_SOFTMAX = 1,
     EL_GATING_SIGMOID = 2,
     EL_GATING_SOFTMAX_CHOSEN = 3, /* softmax over the chosen ones alone */
-    EL_GATING_SQRT_SOFTPLUS = 4
+    EL_GATING_SQRT_SOFTPLUS = 4,
+    EL_GATING_SIGMOID_CHOSEN = 64 /* chosen by the router's numbers as they are (Llama 4); no file says so */
 } el_gating;
 
 struct el_mixer;
@@ -51,8 +52,11 @@ typedef struct el_layer_hparams {
     bool experts;  /* a mixture instead of the dense block */
     bool sliding;  /* attention sees only part of the positions, see el_window */
     float rope_base;
-    float rope_factor;               /* positions are divided by this; 1: not at all */
-    bool rope_unstretched;           /* rotates as if no scaling were named */
+    float rope_factor;     /* positions are divided by this; 1: not at all */
+    bool rope_unstretched; /* rotates as if no scaling and no factors were named */
+    bool qk_norm_plain;    /* queries and keys are normed without weights */
+    float swiglu_limit;    /* of the gate and of up before they are multiplied, in dense blocks; 0: none */
+    float swiglu_limit_experts;
     int32_t kv_of;                   /* the layer whose cache rows are read; its own number unless layers share */
     int32_t k_width, v_width;        /* floats of a cache row, set by the mixer; 0: this layer writes none */
     int64_t conv_width, state_width; /* floats of a sequence's recurrent memory; 0: none */
@@ -63,12 +67,12 @@ typedef struct el_expert_hparams {
     int32_t n_used; /* per row */
     int32_t n_ff;
     int32_t n_latent;                /* width of the experts' own space; 0: n_embd */
-    int32_t n_shared, n_ff_shared;   /* experts that every row uses, as one block of that width; 0: none */
     int32_t n_groups, n_groups_used; /* the choice is first among groups; 0 or 1: it is not */
     int32_t n_leading_dense;         /* layers without experts at the start */
     el_gating gating;
-    bool normalise; /* the chosen weights are scaled to sum to 1 */
-    float scale;    /* of the sum; 1: none */
+    bool normalise;    /* the chosen weights are scaled to sum to 1 */
+    bool weigh_inputs; /* weights multiply what goes into the experts, not what comes out (Llama 4) */
+    float scale;       /* of the sum; 1: none */
 } el_expert_hparams;
 
 typedef struct el_mla_hparams { /* latent attention, see block_mla.c */
@@ -107,16 +111,19 @@ typedef struct el_hparams {
     el_ssm_hparams ssm;
 
     float norm_eps;
-    float attn_scale;      /* of q . k */
-    float attn_softcap;    /* 0: none */
-    float attn_clamp;      /* of q, k and v; 0: none */
-    float alibi_max_bias;  /* 0: none */
-    float logit_softcap;   /* 0: none */
-    float embedding_scale; /* 1: none, like the others */
-    float residual_scale;  /* of each block's result before it is added */
+    float attn_scale;       /* of q . k */
+    float attn_softcap;     /* 0: none */
+    float attn_value_scale; /* of attention's result; 1: none */
+    float attn_clamp;       /* of q, k and v; 0: none */
+    float alibi_max_bias;   /* 0: none */
+    float logit_softcap;    /* 0: none */
+    float embedding_scale;  /* 1: none, like the others */
+    float residual_scale;   /* of each block's result before it is added */
     float logit_scale;
     float attn_temp_scale;    /* 0: none; see el_graph_attn_temperature */
     int32_t attn_temp_length; /* positions per step of that scale */
+    int32_t attn_temp_offset; /* added to the position */
+    bool attn_temp_unrotated; /* only in layers that do not rotate */
 
     el_rope_layout rope_layout;
     el_rope_scaling rope_scaling;
@@ -148,6 +155,11 @@ edgellm_status el_key_bool(const el_gguf *file, const struct el_arch *arch, cons
  * the file is a value, not "leave it". */
 edgellm_status el_key_layers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch, const char *name,
                              int32_t lo, int32_t hi, size_t at, bool zero);
+/* The same for floats; 0 is "leave it". */
+edgellm_status el_key_layers_f32(el_hparams *hp, const el_gguf *file, const struct el_arch *arch, const char *name,
+                                 float lo, float hi, size_t at);
+/* Layers for which the file has a router, blk.N.ffn_gate_inp, are mixtures, the others dense. */
+void el_experts_where_routed(el_hparams *hp, const el_gguf *file);
 /* Layers whose attention.head_count_kv is 0 get that mixer, the others keep theirs. */
 edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch,
                              const struct el_mixer *without_heads);

@@ -91,6 +91,43 @@ done:
     return status;
 }
 
+edgellm_status el_key_layers_f32(el_hparams *hp, const el_gguf *file, const el_arch *arch, const char *name, float lo,
+                                 float hi, size_t at)
+{
+    char key[KEY];
+    const el_gguf_kv *kv;
+    edgellm_status status = EDGELLM_OK;
+
+    make_key(key, arch, name);
+    kv = el_gguf_find(file, key);
+    if (!kv)
+        return EDGELLM_OK;
+    if (kv->type == EL_GGUF_ARR && kv->n < (uint64_t)hp->n_layer)
+        return el_fail(EDGELLM_EFORMAT, "%s has %llu entries for %d layers", key, (unsigned long long)kv->n,
+                       hp->n_layer);
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        double found = 0;
+        EL_TRY(el_gguf_item_f64(kv, kv->type == EL_GGUF_ARR ? (uint64_t)i : 0, &found));
+        if (found == 0)
+            continue;
+        if (!(found >= (double)lo && found <= (double)hi))
+            return el_fail(EDGELLM_EFORMAT, "%s is %g for layer %d; it must be within %g .. %g", key, found, i,
+                           (double)lo, (double)hi);
+        *(float *)(void *)((char *)&hp->layers[i] + at) = (float)found;
+    }
+done:
+    return status;
+}
+
+void el_experts_where_routed(el_hparams *hp, const el_gguf *file)
+{
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        char router[64];
+        snprintf(router, sizeof router, "blk.%d.ffn_gate_inp.weight", i);
+        hp->layers[i].experts = hp->expert.n > 0 && el_gguf_find_tensor(file, router) != NULL;
+    }
+}
+
 edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const el_arch *arch,
                              const struct el_mixer *without_heads)
 {

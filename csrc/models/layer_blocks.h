@@ -27,6 +27,8 @@ typedef struct el_attention { /* weights */
     el_linear q, k, v, out;
     el_norm q_norm, k_norm;    /* [head], [head, n_head] or [head * n_head] */
     struct ggml_tensor *sinks; /* [n_head] or NULL */
+    el_linear gate;            /* of the result, [n_head] or [n_head * head_v] wide; w NULL: none */
+    el_norm sub_norm;          /* of the result; w NULL: none */
 } el_attention;
 
 edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch);
@@ -63,10 +65,24 @@ edgellm_status el_mla_keys(el_hparams *hp, const el_gguf *file, const el_arch *a
 
 /* act(gate) * up, or act(up) when gate is NULL. */
 struct ggml_tensor *el_build_gated(struct el_graph *g, struct ggml_tensor *gate, struct ggml_tensor *up);
+/* The same with act(gate) at most limit and up within -limit .. limit; 0: no limit (Step 3.5). */
+struct ggml_tensor *el_build_gated_within(struct el_graph *g, struct ggml_tensor *gate, struct ggml_tensor *up,
+                                          float limit);
 struct ggml_tensor *el_build_ffn(struct el_graph *g, const el_ffn *w, struct ggml_tensor *x);
 /* The dense block or the mixture of that layer. x: [n_embd, rows], normed */
 struct ggml_tensor *el_build_feed_forward(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
 struct ggml_tensor *el_build_experts(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
+
+/* The pieces of a mixture, for families that put them together otherwise. */
+typedef struct el_choice {
+    struct ggml_tensor *ids;     /* I32 [n_used, rows] */
+    struct ggml_tensor *weights; /* F32 [1, n_used, rows] */
+} el_choice;
+
+/* From the router's numbers, [n_expert, rows]. */
+el_choice el_build_choice(struct el_graph *g, const el_experts *w, struct ggml_tensor *logits);
+/* The chosen experts' weighted sum, without the shared ones. x: [n_embd, rows], normed */
+struct ggml_tensor *el_build_mixture(struct el_graph *g, const el_experts *w, struct ggml_tensor *x, el_choice choice);
 
 /* ---- decoder.c ---------------------------------------------------------------------------- */
 

@@ -36,17 +36,31 @@ el_ffn el_load_ffn(el_loader *l, const char *suffix, int64_t n_ff)
     }
     snprintf(name, sizeof name, "ffn_down%s", suffix);
     ffn.down = el_load_linear(l, name, EL_REQUIRED, n_ff, n_embd);
+    if (traits->sub_norms)
+        ffn.sub_norm = el_load_norm(l, "ffn_sub_norm", EL_REQUIRED, n_ff);
+    if (l->layer >= 0)
+        ffn.limit = l->model->hp.layers[l->layer].swiglu_limit;
     return ffn;
 }
 
-static el_experts *load_experts(el_loader *l, int64_t n_ff)
+/* The width of a block inside: as the tensor says that leads out of it. */
+static int64_t width_inside(const el_loader *l, const char *down)
+{
+    const el_gguf_tensor *found = el_find(l, down, "weight");
+
+    return found ? found->ne[0] : 0;
+}
+
+el_experts *el_load_mixture(el_loader *l)
 {
     const el_expert_hparams *e = &l->model->hp.expert;
     const int64_t n_embd = l->model->hp.n_embd, width = e->n_latent ? e->n_latent : n_embd;
+    const int64_t n_ff = e->n_ff ? e->n_ff : width_inside(l, "ffn_down_exps");
     el_experts *x = el_load_memory(l, sizeof *x);
 
     if (!x)
         return NULL;
+    x->limit = l->model->hp.layers[l->layer].swiglu_limit_experts;
     x->router = el_load_linear(l, "ffn_gate_inp", EL_REQUIRED, n_embd, e->n);
     x->choice_bias = el_load_vector(l, "exp_probs_b.bias", EL_OPTIONAL, e->n);
     if (el_has(l, "ffn_gate_up_exps.weight")) {
@@ -64,8 +78,7 @@ static el_experts *load_experts(el_loader *l, int64_t n_ff)
         x->back = el_load_linear(l, "ffn_latent_up", EL_REQUIRED, width, n_embd);
     }
     if (l->model->arch->traits.shared_experts && el_has(l, "ffn_up_shexp.weight")) {
-        int64_t n_shared = e->n_ff_shared ? e->n_ff_shared : n_ff * EL_MAX(e->n_shared, 1);
-        x->shared = el_load_ffn(l, "_shexp", n_shared);
+        x->shared = el_load_ffn(l, "_shexp", width_inside(l, "ffn_down_shexp"));
         x->shared_gate = el_load_vector(l, "ffn_gate_inp_shexp.weight", EL_OPTIONAL, n_embd);
     }
     return x;
@@ -84,16 +97,18 @@ static void load_layer(el_loader *l, el_layer *w, const el_layer_hparams *lh)
     if (lh->mixer)
         w->mixer = lh->mixer->load(l, lh);
     if (traits->norm_place != EL_NORM_BEFORE) {
-        w->attn_post_norm = el_load_norm(l, sum ? "attn_output_norm" : "post_attention_norm", EL_REQUIRED, hp->n_embd);
+        const char *attn = traits->attn_post_norm ? traits->attn_post_norm : "post_attention_norm";
+        const char *ffn = traits->ffn_post_norm ? traits->ffn_post_norm : "post_ffw_norm";
+        w->attn_post_norm = el_load_norm(l, sum ? "attn_output_norm" : attn, EL_REQUIRED, hp->n_embd);
         if (has_ffn)
-            w->ffn_post_norm = el_load_norm(l, sum ? "layer_output_norm" : "post_ffw_norm", EL_REQUIRED, hp->n_embd);
+            w->ffn_post_norm = el_load_norm(l, sum ? "layer_output_norm" : ffn, EL_REQUIRED, hp->n_embd);
     }
     if (!has_ffn)
         return;
     w->ffn_norm = el_load_norm(l, traits->ffn_norm ? traits->ffn_norm : "ffn_norm", hp->parallel ? EL_OPTIONAL : before,
                                hp->n_embd);
     if (lh->experts)
-        w->experts = load_experts(l, hp->expert.n_ff ? hp->expert.n_ff : lh->n_ff);
+        w->experts = el_load_mixture(l);
     else
         w->ffn = el_load_ffn(l, "", lh->n_ff);
 }
@@ -101,7 +116,9 @@ static void load_layer(el_loader *l, el_layer *w, const el_layer_hparams *lh)
 /* Frequency factors divide an angle, so each must be finite and not 0 (a negative one turns the other way). */
 static struct ggml_tensor *load_rope_factors(el_loader *l, const char *name, int32_t n_rot)
 {
-    struct ggml_tensor *factors = el_load_vector(l, name, EL_OPTIONAL, n_rot / 2);
+    const el_gguf_tensor *found = el_gguf_find_tensor(l->model->file, name);
+    const int64_t n = found && found->ne[0] > n_rot / 2 ? found->ne[0] : n_rot / 2; /* a layer may use the first few */
+    struct ggml_tensor *factors = el_load_vector(l, name, EL_OPTIONAL, n);
     const unsigned char *data = factors ? factors->data : NULL;
 
     for (int64_t i = 0; factors && i < factors->ne[0]; i++) {

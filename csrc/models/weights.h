@@ -51,5 +51,7 @@ void el_refuse(el_loader *l, edgellm_status code, const char *fmt, ...) EL_PRINT
 
 /* ffn_up, ffn_down, ffn_gate (or what the suffix makes of them: "_shexp"), as the family's traits say. */
 struct el_ffn el_load_ffn(el_loader *l, const char *suffix, int64_t n_ff);
+/* The layer's router and experts, ffn_*_exps, and shared experts, ffn_*_shexp. */
+struct el_experts *el_load_mixture(el_loader *l);
 
 #endif

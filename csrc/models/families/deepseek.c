@@ -7,25 +7,14 @@
 #include "arch.h"
 #include "layer_blocks.h"
 
-/* The width of the shared experts is that of as many single ones, whatever a file says besides. */
-static edgellm_status deepseek_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    (void)file;
-    (void)arch;
-    hp->expert.n_ff_shared = 0;
-    return EDGELLM_OK;
-}
-
 EL_ARCH(deepseek) = {
     .name = "deepseek",
-    .traits = {.may_have_experts = true, .expert_keys = true, .shared_experts = true},
-    .hparams = deepseek_hparams,
+    .traits = {.may_have_experts = true, .expert_keys = EL_EXPERT_SCALE | EL_EXPERT_LEADING, .shared_experts = true},
 };
 
 EL_ARCH(deepseek2_ocr) = {
     .name = "deepseek2-ocr",
-    .traits = {.rope = EL_ROPE_HALVES, .may_have_experts = true, .expert_keys = true, .shared_experts = true},
-    .hparams = deepseek_hparams,
+    .traits = {.rope = EL_ROPE_HALVES, .may_have_experts = true, .expert_keys = EL_EXPERT_KEYS, .shared_experts = true},
 };
 
 /* YaRN with a length scale of its own on the scores: m(L) = 1 + 0.1 L ln(factor) stretches q and k and divides what is
@@ -51,7 +40,6 @@ static edgellm_status latent_hparams(el_hparams *hp, const el_gguf *file, const 
     int32_t length = 0;
     edgellm_status status = EDGELLM_OK;
 
-    hp->expert.n_ff_shared = 0;
     EL_TRY(el_mla_keys(hp, file, arch));
     EL_TRY(latent_yarn(hp, file, arch, same));
     EL_TRY(el_key_f32(file, arch, "attention.temperature_scale", 1e-6f, 1e3f, &hp->attn_temp_scale));
@@ -80,7 +68,7 @@ done:
 
 EL_ARCH(deepseek2) = {
     .name = "deepseek2",
-    .traits = {.may_have_experts = true, .expert_keys = true, .shared_experts = true},
+    .traits = {.may_have_experts = true, .expert_keys = EL_EXPERT_KEYS, .shared_experts = true},
     .mixer = &el_mixer_mla,
     .hparams = deepseek2_hparams,
 };
@@ -92,7 +80,7 @@ static edgellm_status mistral4_hparams(el_hparams *hp, const el_gguf *file, cons
 
 EL_ARCH(mistral4) = {
     .name = "mistral4",
-    .traits = {.may_have_experts = true, .expert_keys = true, .shared_experts = true},
+    .traits = {.may_have_experts = true, .expert_keys = EL_EXPERT_KEYS, .shared_experts = true},
     .mixer = &el_mixer_mla,
     .hparams = mistral4_hparams,
 };
@@ -111,14 +99,17 @@ done:
 
 EL_ARCH(deepseek32) = {
     .name = "deepseek32",
-    .traits = {.may_have_experts = true, .expert_keys = true, .shared_experts = true},
+    .traits = {.may_have_experts = true, .expert_keys = EL_EXPERT_KEYS, .shared_experts = true},
     .mixer = &el_mixer_mla,
     .hparams = sparse_hparams,
 };
 
 EL_ARCH(glm_dsa) = {
     .name = "glm-dsa",
-    .traits = {.may_have_experts = true, .expert_keys = true, .shared_experts = true, .gating = EL_GATING_SIGMOID},
+    .traits = {.may_have_experts = true,
+               .expert_keys = EL_EXPERT_KEYS,
+               .shared_experts = true,
+               .gating = EL_GATING_SIGMOID},
     .mixer = &el_mixer_mla,
     .hparams = sparse_hparams,
 };

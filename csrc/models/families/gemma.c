@@ -40,13 +40,9 @@ EL_ARCH(gemma2) = {
     .hparams = gemma2_hparams,
 };
 
-/* Sliding layers keep the rope they were first trained with. */
+/* Sliding layers keep the rope they were first trained with, by their traits. */
 static edgellm_status gemma3_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
-    if (hp->rope_base_sliding == 0)
-        hp->rope_base_sliding = 10000;
-    for (int32_t i = 0; i < hp->n_layer; i++)
-        hp->layers[i].rope_factor = hp->layers[i].sliding ? 1 : hp->rope_factor;
     scale_of_27b(hp, 62);
     return el_key_f32(file, arch, "final_logit_softcapping", 1e-3f, 1e6f, &hp->logit_softcap);
 }
@@ -58,6 +54,8 @@ EL_ARCH(gemma3) = {
                .norm_place = EL_NORM_BOTH,
                .qk_norm = EL_QK_NORM,
                .scale_embeddings = true,
-               .sliding_period = 6},
+               .sliding_period = 6,
+               .rope_base_sliding = 10000,
+               .sliding_unscaled = true},
     .hparams = gemma3_hparams,
 };

@@ -60,7 +60,6 @@ EL_ARCH(falcon_h1) = {
 
 /* ---- Jamba -------------------------------------------------------------------------------- */
 
-/* A layer has experts when the file has a router for it. */
 static edgellm_status jamba_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     edgellm_status status = EDGELLM_OK;
@@ -68,11 +67,7 @@ static edgellm_status jamba_hparams(el_hparams *hp, const el_gguf *file, const e
     EL_TRY(el_key_ssm(hp, file, arch));
     EL_TRY(el_key_mixers(hp, file, arch, &el_mixer_mamba));
     hp->expert.n_ff = 0; /* as wide as the dense block */
-    for (int32_t i = 0; i < hp->n_layer; i++) {
-        char router[64];
-        snprintf(router, sizeof router, "blk.%d.ffn_gate_inp.weight", i);
-        hp->layers[i].experts = hp->expert.n > 0 && el_gguf_find_tensor(file, router) != NULL;
-    }
+    el_experts_where_routed(hp, file);
 done:
     return status;
 }
@@ -97,13 +92,10 @@ static bool has_latent(const el_gguf *file, int32_t layer)
 static edgellm_status nemotron_h_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     el_expert_hparams *e = &hp->expert;
-    int32_t n_predict = 0; /* appended layers that guess further tokens */
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(el_key_ssm(hp, file, arch));
     EL_TRY(el_key_mixers(hp, file, arch, &el_mixer_mamba2));
-    EL_TRY(el_key_i32(file, arch, "nextn_predict_layers", 1, hp->n_layer - 1, &n_predict));
-    hp->n_layer -= n_predict;
     e->gating = EL_GATING_SIGMOID;
     e->n_groups = 0;
     EL_TRY(el_key_i32(file, arch, "moe_latent_size", 1, EL_MAX_WIDTH, &e->n_latent));
@@ -134,7 +126,7 @@ EL_ARCH(nemotron_h_moe) = {
                .ungated = true,
                .ffn_norm = "attn_norm",
                .may_have_experts = true,
-               .expert_keys = true,
+               .expert_keys = EL_EXPERT_KEYS,
                .shared_experts = true},
     .hparams = nemotron_h_hparams,
 };

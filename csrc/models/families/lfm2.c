@@ -36,6 +36,6 @@ EL_ARCH(lfm2moe) = {
                .qk_norm = EL_QK_NORM,
                .output_norm = "token_embd_norm",
                .may_have_experts = true,
-               .expert_keys = true},
+               .expert_keys = EL_EXPERT_KEYS},
     .hparams = lfm2moe_hparams,
 };
