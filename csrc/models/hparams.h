@@ -150,6 +150,8 @@ edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const struct e
                              const struct el_mixer *without_heads);
 /* ssm.*: hp->ssm. */
 edgellm_status el_key_ssm(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
+/* Takes the last nextn_predict_layers off: they predict the token after the next and are not run. */
+edgellm_status el_key_drop_nextn(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 /* EFORMAT unless value is positive. */
 edgellm_status el_key_require(int32_t value, const struct el_arch *arch, const char *name);
 
