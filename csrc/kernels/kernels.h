@@ -137,13 +137,13 @@ typedef enum el_map {
 } el_map;
 
 /* One token of linear attention: the state of a head is n_value rows of n_key floats. For each row j, with
- * p = dot(row, probe), in the order of dot:
+ * p = dot(row, probe) before it changes:
  *     row = fma(row, decay, fma(value[j], key, p * erase)), or without erase fma(row, decay, value[j] * key)
- *     y[j] = dot(row, query) */
+ *     y[j] = dot(row, query), or with a probe alone p */
 typedef struct el_state_step {
     int64_t n_key, n_value;
     const float *decay, *key, *query; /* [n_key] */
-    const float *probe, *erase;       /* [n_key], or both NULL */
+    const float *probe, *erase;       /* [n_key] or NULL; erase wants a probe */
     const float *value;               /* [n_value] */
 } el_state_step;
 

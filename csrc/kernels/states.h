@@ -46,7 +46,7 @@ INLINE_STEP float advance(float *restrict row, const el_state_step *s, float val
     return el_fold16(p);
 }
 
-/* Two loops, so that what s->erase asks is asked once. */
+/* Loops of their own, so that what a step has is asked once. */
 static void state_step(float *y, float *state, const el_state_step *s)
 {
     el_state_step plain = *s;
@@ -55,6 +55,11 @@ static void state_step(float *y, float *state, const el_state_step *s)
     if (s->erase)
         for (int64_t j = 0; j < s->n_value; j++, state += s->n_key)
             y[j] = advance(state, s, s->value[j], product(state, s->probe, s->n_key));
+    else if (s->probe)
+        for (int64_t j = 0; j < s->n_value; j++, state += s->n_key) {
+            y[j] = product(state, s->probe, s->n_key);
+            advance(state, &plain, s->value[j], 0);
+        }
     else
         for (int64_t j = 0; j < s->n_value; j++, state += s->n_key)
             y[j] = advance(state, &plain, s->value[j], 0);

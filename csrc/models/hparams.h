@@ -99,6 +99,7 @@ typedef struct el_hparams {
     bool rank_of_mean;  /* a classifier reads the mean of all rows instead of one row */
     int32_t n_classes;  /* that the classifier scores */
     int32_t n_embd_out; /* width of an embedding */
+    int32_t rescale_every; /* after so many layers the residual is halved (RWKV 6); 0: never */
     el_expert_hparams expert;
     el_mla_hparams mla;
     el_ssm_hparams ssm;
@@ -150,8 +151,6 @@ edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const struct e
                              const struct el_mixer *without_heads);
 /* ssm.*: hp->ssm. */
 edgellm_status el_key_ssm(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
-/* Takes the last nextn_predict_layers off: they predict the token after the next and are not run. */
-edgellm_status el_key_drop_nextn(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 /* EFORMAT unless value is positive. */
 edgellm_status el_key_require(int32_t value, const struct el_arch *arch, const char *name);
 

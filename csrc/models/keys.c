@@ -120,17 +120,6 @@ done:
     return status;
 }
 
-edgellm_status el_key_drop_nextn(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    int32_t n = 0;
-    edgellm_status status = EDGELLM_OK;
-
-    EL_TRY(el_key_i32(file, arch, "nextn_predict_layers", 1, hp->n_layer - 1, &n));
-    hp->n_layer -= n;
-done:
-    return status;
-}
-
 edgellm_status el_key_require(int32_t value, const el_arch *arch, const char *name)
 {
     if (value > 0)

@@ -87,7 +87,6 @@ static edgellm_status dense_hparams(el_hparams *hp, const el_gguf *file, const e
 {
     edgellm_status status = EDGELLM_OK;
 
-    EL_TRY(el_key_drop_nextn(hp, file, arch));
     EL_TRY(el_key_ssm(hp, file, arch));
     EL_TRY(read_mixers(hp, file, arch));
 done:
