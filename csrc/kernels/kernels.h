@@ -136,6 +136,17 @@ typedef enum el_map {
     EL_N_MAPS
 } el_map;
 
+/* One token of linear attention: the state of a head is n_value rows of n_key floats. For each row j, with
+ * p = dot(row, probe) before it changes:
+ *     row = fma(row, decay, fma(value[j], key, p * erase)), or without erase fma(row, decay, value[j] * key)
+ *     y[j] = dot(row, query), or with a probe alone p */
+typedef struct el_state_step {
+    int64_t n_key, n_value;
+    const float *decay, *key, *query; /* [n_key] */
+    const float *probe, *erase;       /* [n_key] or NULL; erase wants a probe */
+    const float *value;               /* [n_value] */
+} el_state_step;
+
 /* Rows are n floats at any alignment. y may be the same array as an input unless said otherwise. */
 typedef struct el_kernels {
     const char *isa;
@@ -157,6 +168,7 @@ typedef struct el_kernels {
     void (*softcap)(float *y, const float *x, float cap, int64_t n); /* cap * tanh(x / cap) */
     void (*softmax)(float *y, const float *x, int64_t n);            /* over n >= 1 scores */
     float (*dot)(const float *a, const float *b, int64_t n);
+    void (*state_step)(float *y, float *state, const el_state_step *s); /* y: no other array's memory */
     /* Rotates the first n_rot of n values by n_rot / 2 angles; the rest is copied.
      * adjacent: pairs (2i, 2i + 1); halves: pairs (i, i + n_rot / 2). */
     void (*rope_adjacent)(float *y, const float *x, const float *cosines, const float *sines, int64_t n_rot, int64_t n);

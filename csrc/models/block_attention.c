@@ -62,16 +62,12 @@ static void load_gate(el_loader *l, const el_layer_hparams *lh, el_attention *w)
         w->sub_norm = el_load_norm(l, "attn_sub_norm", EL_REQUIRED, n);
 }
 
-void *el_attention_load(el_loader *l, const el_layer_hparams *lh)
+void el_load_qkv(el_loader *l, el_attention *w, int64_t n_q, int64_t n_k, int64_t n_v)
 {
+    const el_layer_hparams *lh = &l->model->hp.layers[l->layer];
     const el_traits *traits = &l->model->arch->traits;
     const int64_t n_embd = l->model->hp.n_embd;
-    const int64_t n_q = (int64_t)lh->n_head * lh->head_k, n_k = (int64_t)lh->n_head_kv * lh->head_k;
-    const int64_t n_v = (int64_t)lh->n_head_kv * lh->head_v;
-    el_attention *w = el_load_memory(l, sizeof *w);
 
-    if (!w)
-        return NULL;
     if (el_has(l, "attn_qkv.weight")) {
         const el_linear all = el_load_linear(l, "attn_qkv", EL_REQUIRED, n_embd, n_q + n_k + n_v);
         w->q = el_rows_of(l, all, 0, n_q);
@@ -84,6 +80,19 @@ void *el_attention_load(el_loader *l, const el_layer_hparams *lh)
             w->v = el_load_linear(l, "attn_v", traits->v_norm && n_k == n_v ? EL_OPTIONAL : EL_REQUIRED, n_embd, n_v);
         }
     }
+}
+
+void *el_attention_load(el_loader *l, const el_layer_hparams *lh)
+{
+    const el_traits *traits = &l->model->arch->traits;
+    const int64_t n_embd = l->model->hp.n_embd;
+    const int64_t n_q = (int64_t)lh->n_head * lh->head_k, n_k = (int64_t)lh->n_head_kv * lh->head_k;
+    const int64_t n_v = (int64_t)lh->n_head_kv * lh->head_v;
+    el_attention *w = el_load_memory(l, sizeof *w);
+
+    if (!w)
+        return NULL;
+    el_load_qkv(l, w, n_q, n_k, n_v);
     w->out = el_load_linear(l, "attn_output", EL_REQUIRED, (int64_t)lh->n_head * lh->head_v, n_embd);
     if (traits->qk_norm == EL_QK_NORM || (traits->qk_norm == EL_QK_NORM_OPTIONAL && el_has(l, "attn_q_norm.weight"))) {
         w->q_norm = load_head_norm(l, "attn_q_norm", "attn_q_norm.weight", lh->head_k, lh->n_head);

@@ -74,7 +74,8 @@ typedef struct el_graph {
     struct ggml_context *ctx;
     struct ggml_cgraph *nodes;
     el_graph_inputs in;
-    struct ggml_tensor *result; /* F32 [n_vocab or width of embeddings, n_out; n_seqs when pooled]; NULL: n_out is 0 */
+    struct ggml_tensor *result;  /* F32 [n_vocab or width of embeddings, n_out; n_seqs when pooled]; NULL: n_out is 0 */
+    struct ggml_tensor *carried; /* of the family: what its first layer leaves for the later ones */
 } el_graph;
 
 /* Bytes of memory that the headers of a graph need, at most. */

@@ -106,6 +106,7 @@ typedef struct el_hparams {
     int32_t n_encoder;     /* layers that read a source text; 0: the model has no encoder beside a decoder */
     int32_t decoder_start; /* token that the decoder begins with */
     int32_t n_buckets;     /* of relative positions (T5) */
+    int32_t rescale_every; /* after so many layers the residual is halved (RWKV 6); 0: never */
     el_expert_hparams expert;
     el_mla_hparams mla;
     el_ssm_hparams ssm;

@@ -33,6 +33,8 @@ typedef struct el_attention { /* weights */
 
 edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch);
 void *el_attention_load(el_loader *l, const el_layer_hparams *layer);
+/* attn_q, attn_k and attn_v, or the rows of attn_qkv. */
+void el_load_qkv(el_loader *l, el_attention *w, int64_t n_q, int64_t n_k, int64_t n_v);
 
 /* The pieces, for families whose attention differs in one of them. q: [head_k, n_head, rows] */
 struct ggml_tensor *el_build_rope(struct el_graph *g, const el_layer_hparams *lh, struct ggml_tensor *x);
@@ -60,6 +62,10 @@ struct ggml_tensor *el_build_mamba(struct el_graph *g, int32_t layer, const stru
 extern const el_mixer el_mixer_mla;
 /* Reads and checks hp->mla and sets attn_scale: a family whose layers mix this way calls it in its hparams. */
 edgellm_status el_mla_keys(el_hparams *hp, const el_gguf *file, const el_arch *arch);
+
+/* ---- block_delta.c ------------------------------------------------------------------------ */
+
+extern const el_mixer el_mixer_delta; /* the gated delta rule, with the numbers of hp.ssm */
 
 /* ---- block_ffn.c, block_experts.c --------------------------------------------------------- */
 

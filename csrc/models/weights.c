@@ -56,18 +56,32 @@ const el_gguf_tensor *el_find(const el_loader *l, const char *name, const char *
     return el_gguf_find_tensor(l->model->file, full);
 }
 
+/* Sizes of 1 do not count: files hold a convolution's weights as [taps, 1, channels], or one head's as a vector. */
+static void without_ones(int64_t to[4], const int64_t ne[4])
+{
+    int n = 0;
+
+    for (int i = 0; i < 4; i++)
+        to[i] = 1;
+    for (int i = 0; i < 4; i++)
+        if (ne[i] != 1)
+            to[n++] = ne[i];
+}
+
 static bool shape_fits(el_loader *l, const char *name, const el_gguf_tensor *found, const int64_t ne[4])
 {
-    for (int i = 0; i < 4; i++) {
-        if (found->ne[i] != ne[i]) {
-            el_refuse(l, EDGELLM_EFORMAT,
-                      "tensor %s is [%" PRId64 ", %" PRId64 ", %" PRId64 "], but the metadata says [%" PRId64
-                      ", %" PRId64 ", %" PRId64 "]",
-                      name, found->ne[0], found->ne[1], found->ne[2], ne[0], ne[1], ne[2]);
-            return false;
-        }
-    }
-    return true;
+    int64_t is[4], wanted[4];
+    const bool whole_blocks = found->ne[0] == ne[0] || found->type == GGML_TYPE_F32; /* of a quantized type */
+
+    without_ones(is, found->ne);
+    without_ones(wanted, ne);
+    if (whole_blocks && memcmp(is, wanted, sizeof is) == 0)
+        return true;
+    el_refuse(l, EDGELLM_EFORMAT,
+              "tensor %s is [%" PRId64 ", %" PRId64 ", %" PRId64 "], but the metadata says [%" PRId64 ", %" PRId64
+              ", %" PRId64 "]",
+              name, found->ne[0], found->ne[1], found->ne[2], ne[0], ne[1], ne[2]);
+    return false;
 }
 
 /* A header, unless the room that load_weights has made is used up: then the model is damaged in a way not thought of.
