@@ -23,7 +23,14 @@ SDIST = "llama_cpp_python"
 VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 WHEELS = ["xllamacpp==2026.10.11549", "ik-llama-cpp-python==0.1.5"]
-TARGETS = ["llama-bench", "llama-completion", "llama-quantize", "llama-batched-bench", "llama-perplexity", "llama-imatrix"]
+TARGETS = [
+    "llama-bench",
+    "llama-completion",
+    "llama-quantize",
+    "llama-batched-bench",
+    "llama-perplexity",
+    "llama-imatrix",
+]
 OPTIONS = [
     "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=ON", "-DLLAMA_CURL=OFF",
     "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF",

@@ -74,8 +74,8 @@ class Bench:
     """The base file, its importance matrix, and both programs."""
 
     def __init__(self, folder: Path, n_chunks: int, threads: int) -> None:
-        from edgellm.tools.evaluation.chunks import Reader, read_text
-        from edgellm.tools.evaluation.importance import importance
+        from edgellm.evaluation.chunks import Reader, read_text
+        from edgellm.evaluation.importance import importance
 
         self._folder, self._n_chunks, self._threads = folder, n_chunks, threads
         self._base = models.resolve("smollm2:F16")
@@ -101,14 +101,15 @@ class Bench:
         from edgellm.tools.quantization.source import Source
 
         floats = kind in ("F32", "F16", "BF16")
-        wishes = quantize.Wishes(tensor_types=[] if floats else [(".", kind)])
+        where = r"blk\.1[45]\.ffn_down" if kind.startswith("TQ") else "."
+        wishes = quantize.Wishes(tensor_types=[] if floats else [(where, kind)])
         with Source(self._base) as source:
             made = plan(source, kind if floats else "Q8_0", wishes, None if floats else self._imatrix)
             write(source, made, path, imatrix=None if floats else self._imatrix, threads=self._threads)
 
     def _ours(self, path: Path) -> float:
-        from edgellm.tools.evaluation.chunks import Reader
-        from edgellm.tools.evaluation.perplexity import perplexity
+        from edgellm.evaluation.chunks import Reader
+        from edgellm.evaluation.perplexity import perplexity
 
         with Reader(path, 512, self._threads) as reader:
             return perplexity(reader, reader.chunks(self._words, self._n_chunks)).value

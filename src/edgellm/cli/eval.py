@@ -14,10 +14,12 @@ from edgellm.cli._work import counted
 from edgellm.cli.gguf import OUT, force_option
 
 if TYPE_CHECKING:
-    from edgellm.tools.evaluation.divergence import Divergence
+    from edgellm.evaluation.divergence import Divergence
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-ctx_option = click.option("--ctx", type=click.IntRange(min=8), default=512, show_default=True, help="Tokens of a chunk.")
+ctx_option = click.option(
+    "--ctx", type=click.IntRange(min=8), default=512, show_default=True, help="Tokens of a chunk."
+)
 chunks_option = click.option("--chunks", type=click.IntRange(min=1), help="Read at most this many.  [default: all]")
 
 
@@ -36,15 +38,13 @@ def command() -> None:
 @chunks_option
 @_options.threads
 @_options.as_json
-def ppl_command(
-    model: str, text_path: Path, ctx: int, chunks: int | None, threads: int | None, as_json: bool
-) -> None:
+def ppl_command(model: str, text_path: Path, ctx: int, chunks: int | None, threads: int | None, as_json: bool) -> None:
     """Print the perplexity of MODEL on a text.
 
     It is e to the mean of -log p over the tokens scored; lower is better, and only figures of one vocabulary compare.
     """
-    from edgellm.tools.evaluation.chunks import Reader, read_text
-    from edgellm.tools.evaluation.perplexity import perplexity
+    from edgellm.evaluation.chunks import Reader, read_text
+    from edgellm.evaluation.perplexity import perplexity
 
     text = read_text(text_path)
     with Reader(_model.locate(model), ctx, threads or 0) as reader, counted("chunks") as report:
@@ -94,14 +94,17 @@ def kld_command(
         return
     if text_path is not None:
         raise click.UsageError("a base has its own text: leave out --text")
-    from edgellm.tools.evaluation.base import Base
-    from edgellm.tools.evaluation.chunks import Reader
-    from edgellm.tools.evaluation.divergence import divergence
+    from edgellm.evaluation.base import Base
+    from edgellm.evaluation.chunks import Reader
+    from edgellm.evaluation.divergence import divergence
 
     assert base_path is not None
-    with Base(base_path) as base, Reader(_model.locate(model), base.n_ctx, threads or 0) as reader:
-        with counted("chunks") as report:
-            found = divergence(reader, base, report=report)
+    with (
+        Base(base_path) as base,
+        Reader(_model.locate(model), base.n_ctx, threads or 0) as reader,
+        counted("chunks") as report,
+    ):
+        found = divergence(reader, base, report=report)
     if as_json:
         print_json({"model": model, "base": str(base_path), **asdict(found)})
     else:
@@ -111,9 +114,9 @@ def kld_command(
 def _record(
     model: str, out: Path, text_path: Path, ctx: int, chunks: int | None, threads: int, force: bool, as_json: bool
 ) -> None:
-    from edgellm.tools.evaluation.base import BaseWriter, file_bytes
-    from edgellm.tools.evaluation.chunks import Reader, read_text
-    from edgellm.tools.evaluation.perplexity import perplexity
+    from edgellm.evaluation.base import BaseWriter, file_bytes
+    from edgellm.evaluation.chunks import Reader, read_text
+    from edgellm.evaluation.perplexity import perplexity
     from edgellm.tools.outputs import Outputs
 
     text = read_text(text_path)

@@ -16,7 +16,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command("imatrix")
 @click.argument("model")
-@click.option("--text", "text_path", type=FILE, required=True, metavar="FILE", help="Text like what the model will see.")
+@click.option(
+    "--text", "text_path", type=FILE, required=True, metavar="FILE", help="Text like what the model will see."
+)
 @click.option("-o", "--out", type=OUT, required=True, help="The file, for 'edgellm quantize --imatrix'.")
 @click.option("--ctx", type=click.IntRange(min=8), default=512, show_default=True, help="Tokens of a chunk.")
 @click.option("--chunks", type=click.IntRange(min=1), help="Read at most this many chunks.  [default: all]")
@@ -40,13 +42,12 @@ def command(
     MODEL reads a text, and for every matrix the mean square of each input is recorded, in the format of llama.cpp's
     llama-imatrix. Some tens of thousands of tokens are enough. Quantizing with it keeps small types usable.
     """
-    from edgellm.tools.evaluation.chunks import Reader, read_text
-    from edgellm.tools.evaluation.importance import importance
+    from edgellm.evaluation.chunks import Reader, read_text
+    from edgellm.evaluation.importance import importance
     from edgellm.tools.outputs import Outputs
     from edgellm.tools.quantization import imatrix
 
-    with Outputs([out], 0, force=force):
-        pass  # what would be refused after minutes is refused now
+    Outputs([out], 0, force=force)  # what would be refused after minutes is refused now
     text = read_text(text_path)
     with Reader(_model.locate(model), ctx, threads or 0) as reader, counted("chunks") as report:
         found = importance(reader, reader.chunks(text, chunks), text_path.name, head=head, report=report)

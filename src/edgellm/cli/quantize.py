@@ -25,7 +25,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("out", metavar="OUT", type=OUT)
 @click.argument("type_name", metavar="[TYPE]", required=False)
-@click.option("--imatrix", "imatrix_path", type=FILE, metavar="FILE", help="Importance of the columns (edgellm imatrix).")
+@click.option(
+    "--imatrix", "imatrix_path", type=FILE, metavar="FILE", help="Importance of the columns (edgellm imatrix)."
+)
 @click.option("--target-size", metavar="SIZE", help="Choose types so that the file is at most this large: 900M, 2G.")
 @click.option(
     "--tensor-type",
@@ -63,6 +65,7 @@ def command(
     IN is a GGUF file of F16, BF16 or F32, or the first part of a split one. TYPE is Q4_K_M, Q8_0, IQ4_XS ...: 'edgellm
     quantize IN OUT help' lists them. With --target-size the types of the tensors are chosen by what each loses.
     """
+    from edgellm.tools.outputs import Outputs
     from edgellm.tools.quantization import imatrix as matrices
     from edgellm.tools.quantization.quantize import Wishes, write
     from edgellm.tools.quantization.source import Source
@@ -78,6 +81,8 @@ def command(
     wishes = Wishes(
         [_pair(text) for text in tensor_types], output_tensor_type, token_embedding_type, pure, allow_requantize
     )
+    if not dry_run:
+        Outputs([out], 0, force=force)  # what would be refused after minutes of measuring is refused now
     imatrix = matrices.read(imatrix_path) if imatrix_path is not None else None
     with Source(source) as opened:
         made = _plan(opened, type_name, n_bytes, wishes, imatrix, _threads(threads))

@@ -33,7 +33,9 @@ def tensors(path: Path) -> tuple[str, str]:
     with GgufFile(path) as file:
         infos = sorted(file.tensors, key=lambda info: info.name)
         for info in infos:
-            digest.update(f"{info.name} {info.type.name} ".encode() + file.read(file.data_start + info.offset, info.n_bytes))
+            digest.update(
+                f"{info.name} {info.type.name} ".encode() + file.read(file.data_start + info.offset, info.n_bytes)
+            )
         return " ".join(info.type.name for info in infos), digest.hexdigest()
 
 

@@ -1,8 +1,8 @@
 """
-The file types that `edgellm quantize` makes: each with its number in ``general.file_type`` and the type of most weights.
+The file types that `edgellm quantize` makes: each with its number in ``general.file_type`` and most weights' type.
 
-Source: `LlamaFileType` of the gguf package for the numbers; the names are those of llama.cpp's llama-quantize. MXFP4 and
-NVFP4 are ours: that tool has MXFP4 for experts alone, and no NVFP4.
+Source: `LlamaFileType` of the gguf package for the numbers; the names are those of llama.cpp's llama-quantize. MXFP4
+and NVFP4 are ours: that tool has MXFP4 for experts alone, and no NVFP4.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edgellm.tools.ggml_types import TENSOR_TYPES, TensorType
 TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
 NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 FLOATS = ("F32", "F16", "BF16")
+WEIGHTS = tuple(name for name in TYPES if name not in ("Q8_1", "Q8_K", "F64", "I8", "I16", "I32", "I64"))
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,9 @@ def tensor_type(name: str) -> TensorType:
     Raises:
         InvalidArgument: There is none.
     """
-    found = TYPES.get(name.upper())
-    if found is None or found.name in ("Q8_1", "Q8_K") or found.name[0] == "I" and found.name[1] != "Q":
-        known = [kind.name for kind in TYPES.values() if kind.name[:2] == "IQ" or kind.name[0] in "FBQTMN"]
-        known = [one for one in known if one not in ("Q8_1", "Q8_K", "F64")]
-        raise InvalidArgument(f"'{name}' is no type of weights: use one of {', '.join(known)}")
-    return found
+    if name.upper() not in WEIGHTS:
+        raise InvalidArgument(f"'{name}' is no type of weights: use one of {', '.join(WEIGHTS)}")
+    return TYPES[name.upper()]
 
 
 def row_bytes(kind: TensorType, n_per_row: int) -> int:

@@ -136,7 +136,7 @@ def _floats(file: GgufFile, info: TensorInfo) -> Floats:
 
 
 def _read_old(path: Path) -> Imatrix:
-    """int32 entries; each int32 length, name, int32 calls, int32 values, float32 sums; then int32 chunks, text's name."""
+    """int32 entries: int32 length, name, int32 calls, int32 n, float32 [n]; then int32 chunks and a text's name."""
     found = Imatrix()
     data = path.read_bytes() if path.stat().st_size <= _LIMIT else b""
     try:

@@ -47,12 +47,7 @@ VALUES = frozenset({"v", "qkv", "kv_b"})
 def is_quantizable(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a tensor of that name and shape (fastest first) takes part: matrices, but not all of them."""
     n_dims = max([1, *(i + 1 for i, size in enumerate(shape) if size > 1)])
-    return (
-        n_dims >= 2
-        and name.endswith("weight")
-        and name not in KEPT_NAMES
-        and not any(part in name for part in KEPT)
-    )
+    return n_dims >= 2 and name.endswith("weight") and name not in KEPT_NAMES and not any(part in name for part in KEPT)
 
 
 def kind_of(name: str) -> str:

@@ -187,18 +187,17 @@ def _choose(source: Source, kind: FileType, wishes: Wishes, imatrix: bool) -> di
 
 
 def _patterns(wishes: Wishes) -> list[tuple[re.Pattern[str], str]]:
-    found = []
-    for pattern, name in wishes.tensor_types:
-        try:
-            found.append((re.compile(pattern), tensor_type(name).name))
-        except re.error as error:
-            raise InvalidArgument(f"'{pattern}' is no regular expression: {error}") from None
-    return found
+    return [(_compiled(pattern), tensor_type(name).name) for pattern, name in wishes.tensor_types]
 
 
-def _checked(
-    source: Source, kind: FileType, chosen: dict[str, str], wishes: Wishes, imatrix: Imatrix | None
-) -> Plan:
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InvalidArgument(f"'{pattern}' is no regular expression: {error}") from None
+
+
+def _checked(source: Source, kind: FileType, chosen: dict[str, str], wishes: Wishes, imatrix: Imatrix | None) -> Plan:
     planned, missing, replaced = [], [], 0
     for weights in source.tensors:
         info = weights.info
@@ -266,7 +265,8 @@ def write(
         source: The model.
         made: What `plan` gave for it.
         out: The file; it appears when it is complete.
-        imatrix: Importance of the columns, with the file's name as *imatrix_name*.
+        imatrix: Importance of the columns.
+        imatrix_name: Of the file it came from, which the new file keeps.
         threads: That convert.
         force: Replace a file that exists.
         report: Told of the bytes read.
@@ -279,9 +279,7 @@ def write(
         FileError, FormatError: See `Outputs` and `Source`.
         Unsupported: `edgellm.tensors` is not installed.
     """
-    infos = placed(
-        (TensorInfo(t.name, t.shape, NUMBERS[t.new_type], 0) for t in made.tensors), source.alignment
-    )
+    infos = placed((TensorInfo(t.name, t.shape, NUMBERS[t.new_type], 0) for t in made.tensors), source.alignment)
     head = header(_keys(source, made, imatrix, imatrix_name), infos, source.alignment)
     total = len(head) + sum(info.n_bytes + -info.n_bytes % source.alignment for info in infos)
     if out.exists() and out.samefile(source.path):

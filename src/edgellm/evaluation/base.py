@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgellm.errors import FileError, FormatError, InvalidArgument
-from edgellm.tools.evaluation.chunks import Logits
+from edgellm.evaluation.chunks import Logits
 
 MAGIC = b"_logits_"
 RANGE = 16  # of logits that are told apart

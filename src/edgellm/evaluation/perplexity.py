@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgellm.tools.evaluation.base import BaseWriter
-from edgellm.tools.evaluation.chunks import Logits, Reader
+from edgellm.evaluation.base import BaseWriter
+from edgellm.evaluation.chunks import Logits, Reader
 from edgellm.tools.gguf_file import Report, no_report
 
 BLOCK = 16  # rows of logits worked on at a time: they stay in the cache

@@ -1,7 +1,8 @@
 """
-How far a model's predictions are from a recorded base's: Kullback-Leibler divergence of the next token's distribution
-(base first: the nats lost by believing this model where the base is right), agreement of the most likely token, ratio
-of perplexities.
+How far a model's predictions are from a recorded base's.
+
+The Kullback-Leibler divergence of the next token's distribution, base first: the nats lost by believing this model
+where the base is right; how often both hold the same token most likely; the ratio of perplexities.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgellm.tools.evaluation.base import Base
-from edgellm.tools.evaluation.chunks import Logits, Reader
-from edgellm.tools.evaluation.perplexity import blocks, log_sums, mean_and_error
+from edgellm.evaluation.base import Base
+from edgellm.evaluation.chunks import Logits, Reader
+from edgellm.evaluation.perplexity import blocks, log_sums, mean_and_error
 from edgellm.tools.gguf_file import Report, no_report
 
 PERCENTILES = (99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.tools.evaluation.chunks import Reader
+from edgellm.evaluation.chunks import Reader
 from edgellm.tools.gguf_file import Report, no_report
 from edgellm.tools.quantization.imatrix import Imatrix, from_activations
 
