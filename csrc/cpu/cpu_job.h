@@ -38,6 +38,7 @@ typedef enum el_row_kind {
     EL_ROW_SCALE,      /* row *= f */
     EL_ROW_SCALE_BY,   /* row *= a[r], one number */
     EL_ROW_MAP,        /* row = map(row) */
+    EL_ROW_GATE,       /* row = map(a[r], row) */
     EL_ROW_STORE       /* a[r] = row */
 } el_row_kind;
 
@@ -66,6 +67,7 @@ void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r,
 typedef enum el_epilogue_kind {
     EL_EPI_BIAS,       /* y += a, a vector over the outputs */
     EL_EPI_MUL,        /* y *= a, a vector over the outputs */
+    EL_EPI_DIV,        /* y /= a, a vector over the outputs */
     EL_EPI_HEAD_BIAS,  /* each head += a */
     EL_EPI_HEAD_MUL,   /* each head *= a */
     EL_EPI_NORM,       /* each head /= its rms, f: epsilon, then *= a, unless that is NULL */

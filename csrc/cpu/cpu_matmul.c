@@ -97,6 +97,9 @@ static void finish_row(const el_kernels *k, const el_product *p, float *y, int64
         case EL_EPI_MUL:
             k->mul(y, y, a + o0, n);
             break;
+        case EL_EPI_DIV:
+            k->map(EL_MAP_DIV, y, y, a + o0, n, NULL);
+            break;
         case EL_EPI_HEAD_BIAS:
         case EL_EPI_HEAD_MUL:
             for (int64_t h = 0; h < n; h += p->head)

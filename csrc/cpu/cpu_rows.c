@@ -62,6 +62,9 @@ void el_row_program_run(const el_kernels *k, const el_row_program *p, int64_t r,
         case EL_ROW_MAP:
             k->map(op->map, row, row, NULL, n, op->params);
             break;
+        case EL_ROW_GATE:
+            el_gate_row(k, op->map, row, row_of(op->a, NULL, r), row, n, op->params);
+            break;
         case EL_ROW_STORE:
             if (store)
                 memcpy((char *)op->a->data + (size_t)r * op->a->nb[1], row, (size_t)n * sizeof *row);

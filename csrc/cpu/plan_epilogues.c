@@ -83,7 +83,8 @@ bool el_takes_whole(const struct ggml_tensor *t, const struct ggml_tensor *of)
     for (int k = 0; k < GGML_MAX_SRC; k++)
         if (t->src[k] && el_base_of(t->src[k]) == of && !el_is_whole(t->src[k]))
             return false;
-    return !t->view_src || t->op == GGML_OP_SET_ROWS; /* no operations in place */
+    /* Of operations in place only those whose own source nobody else reads: ggml_clamp has no other form. */
+    return !t->view_src || t->op == GGML_OP_SET_ROWS || t->op == GGML_OP_CLAMP;
 }
 
 /* A tensor of the model that is the same for all rows. */
@@ -99,7 +100,7 @@ static bool has_heads(const el_product *product, const struct ggml_tensor *mm, c
            t->ne[0] <= (t->ne[1] > 1 ? MOST_HEAD : LONE_HEAD) && (product->head == 1 || product->head == t->ne[0]);
 }
 
-/* A sum or product with a vector over the outputs, or with one over each head. */
+/* A sum, product or quotient with a vector over the outputs, or with one over each head. */
 static bool with_param(el_product *product, const struct ggml_tensor *mm, const struct ggml_tensor *t, el_epilogue *e)
 {
     const struct ggml_tensor *a = t->src[1];
@@ -109,14 +110,15 @@ static bool with_param(el_product *product, const struct ggml_tensor *mm, const 
         *e = (el_epilogue){.kind = EL_EPI_FACTOR, .a = a};
         return true;
     }
-    if ((!add && t->op != GGML_OP_MUL) || !is_param(a) || a->ne[0] != t->ne[0] || a->ne[2] != 1 || a->ne[3] != 1)
+    if ((!add && t->op != GGML_OP_MUL && t->op != GGML_OP_DIV) || !is_param(a) || a->ne[0] != t->ne[0] ||
+        a->ne[2] != 1 || a->ne[3] != 1)
         return false;
     e->a = a;
     if (ggml_nelements(a) == mm->ne[0] && a->ne[1] == (t->ne[0] == mm->ne[0] ? 1 : t->ne[1])) {
-        e->kind = add ? EL_EPI_BIAS : EL_EPI_MUL;
+        e->kind = add ? EL_EPI_BIAS : t->op == GGML_OP_MUL ? EL_EPI_MUL : EL_EPI_DIV;
         return true;
     }
-    if (a->ne[1] != 1 || !has_heads(product, mm, t))
+    if (t->op == GGML_OP_DIV || a->ne[1] != 1 || !has_heads(product, mm, t))
         return false;
     e->kind = add ? EL_EPI_HEAD_BIAS : EL_EPI_HEAD_MUL;
     product->head = t->ne[0];

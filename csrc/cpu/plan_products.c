@@ -100,8 +100,8 @@ static void pair_gates(el_planner *p, el_matmul_job *job, const struct ggml_tens
     }
     for (int32_t i = 0; i < job->n_products; i++) {
         if (last[i]) {
-            job->products[i].out = last[i];
-            el_info_of(p, last[i])->state = EL_NODE_DONE;
+            job->products[i].out = last[i]->view_src ? last[i]->view_src : last[i]; /* a clamp's lies in its source */
+            el_info_of(p, last[i])->state = el_info_of(p, job->products[i].out)->state = EL_NODE_DONE;
         }
     }
 }

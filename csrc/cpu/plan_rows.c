@@ -43,6 +43,10 @@ bool el_can_pend(const struct ggml_tensor *t)
     case GGML_OP_ADD:
         return el_is_rows(t->src[0]) && (el_is_vector(t->src[1], t->ne[0]) ||
                                          (el_is_rows(t->src[1]) && ggml_are_same_shape(t->src[0], t->src[1])));
+    case GGML_OP_GLU: {
+        float params[4];
+        return t->src[1] && el_is_rows(t->src[0]) && el_is_rows(t->src[1]) && el_map_of(t, params) >= 0;
+    }
     case GGML_OP_SCALE:
         memcpy(&bias, t->op_params + 1, sizeof bias);
         return el_is_rows(t->src[0]) && bias == 0;
@@ -138,6 +142,14 @@ void el_make_rows(el_planner *p, el_row_program *program, const struct ggml_tens
         el_row_op op = {.kind = EL_ROW_MAP};
         op.map = (el_map)el_map_of(t, op.params);
         el_make_rows(p, program, a);
+        push(p, program, op);
+        break;
+    }
+    case GGML_OP_GLU: {
+        el_row_op op = {.kind = EL_ROW_GATE, .a = a};
+        op.map = (el_map)el_map_of(t, op.params);
+        el_store_rows(p, a);
+        el_make_rows(p, program, b);
         push(p, program, op);
         break;
     }

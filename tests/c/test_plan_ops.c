@@ -210,6 +210,31 @@ static struct ggml_tensor *oai_gate(graph *g)
     return into(g, ggml_swiglu_oai(g->ctx, a, b, 1.702f, 1.5f));
 }
 
+/* As MPT has them: clamped, into the cache and on, divided. ggml_clamp works in place. */
+static void number_rows(struct ggml_tensor *t);
+static struct ggml_tensor *clamped(graph *g)
+{
+    struct ggml_tensor *x = rows(g, K), *a, *b, *c;
+
+    a = ggml_clamp(g->ctx, ggml_add(g->ctx, ggml_mul_mat(g->ctx, mat(g, K, N), x), vec(g, N)), -0.5f, 0.5f);
+    b = ggml_clamp(g->ctx, ggml_mul_mat(g->ctx, mat(g, K, N), x), -0.5f, 0.5f);
+    c = ggml_rope(g->ctx, heads(g, ggml_clamp(g->ctx, ggml_mul_mat(g->ctx, mat(g, K, N), x), -1, 1), HEAD),
+                  ids(g, g->rows, 1, 50), HEAD, GGML_ROPE_TYPE_NEOX);
+    ggml_build_forward_expand(g->nodes, ggml_set_rows(g->ctx, state(g, N, MAX_CASE_ROWS), b,
+                                                      filled(g, GGML_TYPE_I64, g->rows, 1, number_rows)));
+    a = ggml_add(g->ctx, into(g, flat(g, c)), into(g, a));
+    return ggml_add(g->ctx, a, into(g, ggml_div(g->ctx, ggml_gelu_erf(g->ctx, product(g, N)), vec(g, N))));
+}
+
+/* A product gated by another long before, as state-space layers have it. */
+static struct ggml_tensor *late_gate(graph *g)
+{
+    struct ggml_tensor *x = rows(g, K), *z = ggml_mul_mat(g->ctx, mat(g, K, N), x);
+    struct ggml_tensor *y = ggml_mul_mat(g->ctx, mat(g, K, N), ggml_mul_mat(g->ctx, mat(g, K, K), x));
+
+    return into(g, ggml_swiglu_split(g->ctx, z, y));
+}
+
 /* A product times the sigmoid of another, as gated attention and shared experts have it. */
 static struct ggml_tensor *sigmoid_gate(graph *g)
 {
@@ -507,6 +532,8 @@ static const plan_case cases[] = {
     {.name = "fused gates", .build = fused_gates, .n_regions = 4},
     {.name = "gates from tables", .build = table_gates, .tolerance = 1e-6},
     {.name = "oai gate", .build = oai_gate, .n_regions = 2},
+    {.name = "clamped", .build = clamped, .n_regions = 6},
+    {.name = "late gate", .build = late_gate, .n_regions = 3},
     {.name = "sigmoid gate", .build = sigmoid_gate, .n_regions = 3},
     {.name = "parts of product", .build = parts_of_product, .n_regions = 4},
     {.name = "parts of norm", .build = parts_of_norm},
