@@ -42,9 +42,25 @@ static int32_t blocks_for(int32_t n_tokens)
     return (int32_t)(((int64_t)n_tokens + EL_BLOCK_TOKENS - 1) / EL_BLOCK_TOKENS);
 }
 
+static edgellm_status make_room(el_block_table *table, int32_t wanted)
+{
+    const int32_t cap = EL_MAX(wanted, table->cap * 2);
+    int32_t *ids;
+
+    if (wanted <= table->cap)
+        return EDGELLM_OK;
+    ids = el_realloc(table->ids, (size_t)cap, sizeof *ids);
+    if (!ids)
+        return el_no_memory((size_t)cap * sizeof *ids);
+    table->ids = ids;
+    table->cap = cap;
+    return EDGELLM_OK;
+}
+
 edgellm_status el_blocks_grow(el_blocks *b, el_block_table *table, int32_t n_tokens)
 {
     const int32_t wanted = blocks_for(n_tokens);
+    edgellm_status status = EDGELLM_OK;
 
     if (wanted <= table->n)
         return EDGELLM_OK;
@@ -52,23 +68,42 @@ edgellm_status el_blocks_grow(el_blocks *b, el_block_table *table, int32_t n_tok
         return el_fail(EDGELLM_EFULL,
                        "the KV cache is full: %d more blocks of %d tokens are needed and %d of %d are free",
                        wanted - table->n, (int)EL_BLOCK_TOKENS, b->n_free, b->n_blocks);
-    if (wanted > table->cap) {
-        const int32_t cap = EL_MAX(wanted, table->cap * 2);
-        int32_t *ids = el_realloc(table->ids, (size_t)cap, sizeof *ids);
-        if (!ids)
-            return el_no_memory((size_t)cap * sizeof *ids);
-        table->ids = ids;
-        table->cap = cap;
-    }
+    EL_TRY(make_room(table, wanted));
     while (table->n < wanted)
         table->ids[table->n++] = take_lowest(b);
-    return EDGELLM_OK;
+done:
+    return status;
+}
+
+void el_blocks_slide(el_blocks *b, el_block_table *table, int32_t position)
+{
+    for (; table->first < table->n && table->first < position / EL_BLOCK_TOKENS; table->first++) {
+        release(b, table->ids[table->first]);
+        table->ids[table->first] = 0;
+    }
+}
+
+edgellm_status el_blocks_share(el_blocks *b, el_block_table *to, const el_block_table *from)
+{
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(make_room(to, from->n));
+    if (from->n > 0)
+        memcpy(to->ids, from->ids, (size_t)from->n * sizeof *to->ids);
+    to->n = from->n;
+    to->first = from->first;
+    for (int32_t i = to->first; i < to->n; i++)
+        b->refs[to->ids[i]]++;
+done:
+    return status;
 }
 
 void el_blocks_shrink(el_blocks *b, el_block_table *table, int32_t n_tokens)
 {
-    while (table->n > blocks_for(n_tokens))
+    while (table->n > blocks_for(n_tokens) && table->n > table->first)
         release(b, table->ids[--table->n]);
+    table->n = EL_MIN(table->n, blocks_for(n_tokens));
+    table->first = EL_MIN(table->first, table->n);
 }
 
 void el_block_table_clear(el_blocks *b, el_block_table *table)
@@ -99,8 +134,8 @@ bool el_blocks_check(const el_blocks *b, const el_block_table *tables, size_t n_
             return false;
     }
     for (size_t t = 0; t < n_tables; t++) {
-        held += tables[t].n;
-        for (int32_t i = 0; i < tables[t].n; i++)
+        held += tables[t].n - tables[t].first;
+        for (int32_t i = tables[t].first; i < tables[t].n; i++)
             if (tables[t].ids[i] < 0 || tables[t].ids[i] >= b->n_blocks || b->refs[tables[t].ids[i]] == 0)
                 return false;
     }

@@ -21,6 +21,7 @@ typedef struct el_block_table { /* one sequence's blocks in position order */
     int32_t *ids;
     int32_t n;
     int32_t cap;
+    int32_t first; /* those before it were given back; their ids are 0 */
 } el_block_table;
 
 edgellm_status el_blocks_init(el_blocks *b, int32_t n_blocks);
@@ -28,6 +29,10 @@ void el_blocks_clear(el_blocks *b);
 
 /* Makes the table hold n_tokens positions. On failure (EFULL, ENOMEM) it is as before. */
 edgellm_status el_blocks_grow(el_blocks *b, el_block_table *table, int32_t n_tokens);
+/* Gives back what lies wholly before that position. */
+void el_blocks_slide(el_blocks *b, el_block_table *table, int32_t position);
+/* Makes `to`, which is empty, hold the same blocks as `from` now. On failure (ENOMEM) it stays empty. */
+edgellm_status el_blocks_share(el_blocks *b, el_block_table *to, const el_block_table *from);
 /* Gives back what n_tokens positions do not need. */
 void el_blocks_shrink(el_blocks *b, el_block_table *table, int32_t n_tokens);
 void el_block_table_clear(el_blocks *b, el_block_table *table);

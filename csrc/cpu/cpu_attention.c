@@ -24,6 +24,7 @@ static float *output_of(const el_attention_job *job, int64_t row, int64_t head)
     return (float *)job->out->data + (row * job->n_head + head) * job->shape.head_v;
 }
 
+/* Segments count from the row's first. */
 static float *partial_of(const el_attention_job *job, int64_t row, int64_t head, int32_t segment)
 {
     const int64_t at = (row * job->n_segments + segment) * job->n_head + head;
@@ -116,7 +117,7 @@ void el_attention_chunk(const void *job_, int32_t chunk, int32_t worker)
     if (job->split) {
         queries each;
         const el_attn a = gather(job, first, first + 1, head0, job->heads_per_chunk, s->queries, &each);
-        job->plan->kernels->attn_segment(&a, segment, s->tile, s->kernel);
+        job->plan->kernels->attn_segment(&a, range_of(job, first)[0] / EL_ATTN_SEGMENT + segment, s->tile, s->kernel);
         memcpy(partial_of(job, first, head0, segment), s->tile, (size_t)a.n_q * job->partial_floats * sizeof *s->tile);
         return;
     }
@@ -136,6 +137,6 @@ void el_combine_chunk(const void *job_, int32_t chunk, int32_t worker)
     const int32_t seg0 = range_of(job, row)[0] / EL_ATTN_SEGMENT;
     const int32_t n = (range_of(job, row)[1] - 1) / EL_ATTN_SEGMENT - seg0 + 1;
 
-    combine(job, &job->plan->scratch[worker], row, head, partial_of(job, row, head, seg0),
+    combine(job, &job->plan->scratch[worker], row, head, partial_of(job, row, head, 0),
             (size_t)job->n_head * job->partial_floats, n);
 }

@@ -45,6 +45,15 @@ static const float *slopes_of(el_planner *p, int64_t n_head, float max_bias)
     return slopes;
 }
 
+/* How many segments the positions that a row sees may touch. A cache of fewer slots than a sequence has positions holds
+ * a window, which need not begin where a segment does. */
+static int32_t segments_of_row(int64_t n_slots, int64_t n_positions)
+{
+    const int64_t n = (n_slots + EL_ATTN_SEGMENT - 1) / EL_ATTN_SEGMENT;
+
+    return (int32_t)(n_slots < n_positions ? n + 1 : n);
+}
+
 void el_plan_attention(el_planner *p, struct ggml_tensor *t)
 {
     const struct ggml_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
@@ -81,7 +90,7 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t)
         if (!job->slopes)
             return;
     }
-    job->n_segments = (int32_t)((k->ne[1] + EL_ATTN_SEGMENT - 1) / EL_ATTN_SEGMENT);
+    job->n_segments = segments_of_row(k->ne[1], job->tables->ne[0] * EL_ATTN_BLOCK);
     job->partial_floats = el_attn_partial_floats(job->shape.head_v);
     job->heads_per_chunk = group;
     while (job->heads_per_chunk > MAX_HEADS_PER_CHUNK || group % job->heads_per_chunk != 0)

@@ -9,7 +9,7 @@
 #include "system.h"
 #include "workers.h"
 
-enum { MAX_SEQS = 256, MAX_BATCH = 4096, MAX_THREADS = 256, DEFAULT_CTX = 8192 };
+enum { MAX_SEQS = 256, MAX_BATCH = 4096, MAX_THREADS = 256 };
 
 edgellm_status el_check_range(const char *name, int64_t value, int64_t lo, int64_t hi)
 {
@@ -17,73 +17,6 @@ edgellm_status el_check_range(const char *name, int64_t value, int64_t lo, int64
         return EDGELLM_OK;
     return el_fail(EDGELLM_EINVAL, "%s is %lld; it must be within %lld .. %lld", name, (long long)value, (long long)lo,
                    (long long)hi);
-}
-
-/* Where the system does not say, assume the smallest machine worth running on. */
-static uint64_t free_memory(void)
-{
-    el_system system;
-
-    el_system_read(&system, "");
-    return system.memory_available ? system.memory_available : (uint64_t)512 << 20;
-}
-
-/* As many sequences as have their recurrent memory in half of the free memory. */
-static edgellm_status size_states(el_engine *e, uint64_t limit, uint64_t *n_bytes)
-{
-    const uint64_t each = el_pool_state_bytes(e->model) * EL_STATES_PER_SEQ;
-
-    *n_bytes = 0;
-    if (each == 0)
-        return EDGELLM_OK;
-    if (each > limit)
-        return el_fail(EDGELLM_ENOMEM,
-                       "the recurrent memory of one sequence takes %llu MB, and %llu MB are free for it; close other "
-                       "programs or take a smaller model",
-                       (unsigned long long)(each >> 20), (unsigned long long)(limit >> 20));
-    e->n_seqs = (int32_t)EL_MIN((uint64_t)e->n_seqs, limit / each);
-    *n_bytes = each * (uint64_t)e->n_seqs;
-    return EDGELLM_OK;
-}
-
-/* Chooses n_ctx and the number of blocks: what was asked for, or else what the model was trained on, as far as half of
- * the free memory goes. */
-static edgellm_status size_cache(el_engine *e, const edgellm_engine_options *o, int32_t *n_blocks)
-{
-    const int32_t trained = e->model->hp.n_ctx_train;
-    const int32_t positions = e->model->hp.n_positions;
-    const uint64_t half = free_memory() / 2;
-    uint64_t slot_bytes, block_bytes, limit, wanted, state_bytes;
-    edgellm_status status = EDGELLM_OK;
-
-    EL_TRY(size_states(e, half, &state_bytes));
-    EL_TRY(el_pool_slot_bytes(e->model, o->kv_type, &slot_bytes));
-    block_bytes = EL_MAX(slot_bytes, 1) * EL_BLOCK_TOKENS; /* a model without attention has no cache, but blocks */
-    e->n_ctx = o->n_ctx;
-    if (e->n_ctx == 0)
-        e->n_ctx = trained > 0 && trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
-    if (positions > 0 && e->n_ctx > positions) {
-        if (o->n_ctx > 0)
-            return el_fail(EDGELLM_EINVAL, "n_ctx is %d, but this model has learned only %d positions; lower n_ctx",
-                           o->n_ctx, positions);
-        e->n_ctx = positions;
-    }
-    limit = (o->kv_bytes ? o->kv_bytes : half - state_bytes) / block_bytes;
-    wanted = ((uint64_t)e->n_ctx + EL_BLOCK_TOKENS - 1) / EL_BLOCK_TOKENS;
-    if (limit < wanted && o->n_ctx == 0 && limit > 0) {
-        e->n_ctx = (int32_t)(limit * EL_BLOCK_TOKENS);
-        wanted = limit;
-    }
-    if (limit < wanted)
-        return el_fail(EDGELLM_ENOMEM,
-                       "a context of %d tokens needs %llu MB of KV cache, and %llu MB are allowed; lower n_ctx or use "
-                       "kv_type q8_0",
-                       e->n_ctx, (unsigned long long)((wanted * block_bytes) >> 20),
-                       (unsigned long long)((limit * block_bytes) >> 20));
-    wanted = EL_MIN(wanted * (uint64_t)e->n_seqs, limit);
-    *n_blocks = (int32_t)EL_MIN(wanted, (uint64_t)(INT32_MAX / EL_BLOCK_TOKENS));
-done:
-    return status;
 }
 
 /* What the steps compute has to be something the model gives. */
@@ -108,7 +41,7 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
 {
     edgellm_status status = EDGELLM_OK;
     el_engine *e = NULL;
-    int32_t n_blocks = 0;
+    el_sizes sizes;
 
     *out = NULL;
     EL_TRY(el_check_range("n_ctx", o->n_ctx, 0, 1 << 24));
@@ -126,21 +59,24 @@ edgellm_status el_engine_new(el_engine **out, const el_model *model, const edgel
     e->n_batch = o->n_batch;
     e->n_threads = o->n_threads ? o->n_threads : el_default_threads();
     EL_TRY(el_ggml_cpu_get(&e->cpu));
-    EL_TRY(size_cache(e, o, &n_blocks));
+    EL_TRY(el_engine_size(e, o, &sizes));
     e->seqs = el_alloc((size_t)e->n_seqs, sizeof *e->seqs);
     e->step.items = el_alloc((size_t)e->n_seqs, sizeof *e->step.items);
     if (!e->seqs || !e->step.items) {
         status = el_no_memory((size_t)e->n_seqs * sizeof *e->seqs);
         goto done;
     }
-    EL_TRY(el_blocks_init(&e->blocks, n_blocks));
-    EL_TRY(el_pool_init(&e->pool, model, o->kv_type, n_blocks * EL_BLOCK_TOKENS, e->n_seqs));
+    EL_TRY(el_blocks_init(&e->blocks, sizes.n_blocks));
+    if (sizes.n_sliding_blocks > 0)
+        EL_TRY(el_blocks_init(&e->sliding, sizes.n_sliding_blocks));
+    EL_TRY(el_pool_init(&e->pool, model, o->kv_type, sizes.n_blocks * EL_BLOCK_TOKENS,
+                        sizes.n_sliding_blocks * EL_BLOCK_TOKENS, e->n_seqs));
     e->graph = (el_graph_options){.embeddings = o->embeddings != 0, .pooling = pooling_of(model, o)};
     EL_TRY(el_rope_resolve(&e->graph.rope, &model->hp, o, e->n_ctx));
     e->graph.long_context = e->n_ctx > e->graph.rope.ctx_orig;
     EL_TRY(el_plans_init(&e->plans, model, e->pool.layers, e->graph, e->cpu, e->n_threads));
     el_log(EL_LOG_INFO, "engine: %d threads, %s kernels, context %d, %d KV blocks", e->n_threads,
-           el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa, e->n_ctx, n_blocks);
+           el_cpu_own_backend() ? el_kernels_get()->isa : e->cpu->isa, e->n_ctx, sizes.n_blocks);
     *out = e;
     e = NULL;
 done:
@@ -154,7 +90,8 @@ void el_engine_free(el_engine *e)
         return;
     for (int32_t i = 0; e->seqs && i < e->n_seqs; i++) {
         el_generate_clear(&e->seqs[i]);
-        el_checkpoints_forget(&e->seqs[i], -1);
+        el_checkpoints_forget(e, &e->seqs[i], -1);
+        el_block_table_clear(&e->sliding, &e->seqs[i].sliding);
         el_block_table_clear(&e->blocks, &e->seqs[i].blocks);
         el_block_table_clear(&e->blocks, &e->seqs[i].source);
     }
@@ -162,6 +99,7 @@ void el_engine_free(el_engine *e)
     el_collector_free(e->collector);
     el_pool_clear(&e->pool);
     el_blocks_clear(&e->blocks);
+    el_blocks_clear(&e->sliding);
     el_free(e->seqs);
     el_free(e->step.items);
     el_free(e);
@@ -232,7 +170,8 @@ edgellm_status el_seq_close(el_engine *e, int32_t seq)
     el_step_abandon(e);
     el_workers_quiesce(); /* none may still write to the blocks that are given back */
     el_generate_clear(s);
-    el_checkpoints_forget(s, -1);
+    el_checkpoints_forget(e, s, -1);
+    el_block_table_clear(&e->sliding, &s->sliding);
     el_block_table_clear(&e->blocks, &s->blocks);
     el_block_table_clear(&e->blocks, &s->source);
     memset(s, 0, sizeof *s);

@@ -96,8 +96,8 @@ static void evict_outgrown(el_plans *p)
 
 static bool same_shape(el_graph_shape a, el_graph_shape b)
 {
-    return a.n_rows == b.n_rows && a.n_out == b.n_out && a.n_kv == b.n_kv && a.n_seqs == b.n_seqs &&
-           a.encode == b.encode && a.instance == b.instance;
+    return a.n_rows == b.n_rows && a.n_out == b.n_out && a.n_kv == b.n_kv && a.n_kv_sliding == b.n_kv_sliding &&
+           a.n_seqs == b.n_seqs && a.encode == b.encode && a.instance == b.instance;
 }
 
 edgellm_status el_plans_get(el_plans *p, el_graph_shape shape, el_plan **out)

@@ -17,12 +17,12 @@ static enum ggml_type ggml_type_of(int32_t kv_type)
     }
 }
 
-edgellm_status el_pool_slot_bytes(const el_model *model, int32_t kv_type, uint64_t *n_bytes)
+edgellm_status el_pool_slot_bytes(const el_model *model, int32_t kv_type, uint64_t *full, uint64_t *sliding)
 {
     const el_hparams *hp = &model->hp;
     const enum ggml_type type = ggml_type_of(kv_type);
 
-    *n_bytes = 0;
+    *full = *sliding = 0;
     for (int32_t i = 0; i < hp->n_layer; i++) {
         const el_layer_hparams *lh = &hp->layers[i];
         if (lh->k_width == 0)
@@ -31,7 +31,7 @@ edgellm_status el_pool_slot_bytes(const el_model *model, int32_t kv_type, uint64
             return el_fail(EDGELLM_EUNSUPPORTED,
                            "a %s KV cache needs heads of a multiple of %d; this model's are %d and %d wide",
                            ggml_type_name(type), (int)ggml_blck_size(type), lh->head_k, lh->head_v);
-        *n_bytes += ggml_row_size(type, lh->k_width) + ggml_row_size(type, lh->v_width);
+        *(lh->sliding ? sliding : full) += ggml_row_size(type, lh->k_width) + ggml_row_size(type, lh->v_width);
     }
     return EDGELLM_OK;
 }
@@ -59,32 +59,37 @@ static struct ggml_tensor *take(struct ggml_context *ctx, enum ggml_type type, i
     return t;
 }
 
-static void lay_out(el_pool *p, const el_hparams *hp, enum ggml_type type, int32_t n_slots)
+static void lay_out(el_pool *p, const el_hparams *hp, enum ggml_type type, int32_t n_slots, int32_t n_sliding)
 {
     size_t kv = 0, states = 0;
 
     for (int32_t i = 0; i < hp->n_layer; i++) {
         const el_layer_hparams *lh = &hp->layers[i];
         el_layer_memory *m = &p->layers[i];
-        m->k = take(p->ctx, type, lh->k_width, n_slots, p->memory, &kv);
-        m->v = take(p->ctx, type, lh->v_width, n_slots, p->memory, &kv);
+        const int32_t n = lh->sliding && n_sliding > 0 ? n_sliding : n_slots;
+        m->k = take(p->ctx, type, lh->k_width, n, p->memory, &kv);
+        m->v = take(p->ctx, type, lh->v_width, n, p->memory, &kv);
         m->conv = take(p->ctx, GGML_TYPE_F32, lh->conv_width, p->n_states, p->states, &states);
         m->state = take(p->ctx, GGML_TYPE_F32, lh->state_width, p->n_states, p->states, &states);
     }
 }
 
-edgellm_status el_pool_init(el_pool *p, const el_model *model, int32_t kv_type, int32_t n_slots, int32_t n_seqs)
+edgellm_status el_pool_init(el_pool *p, const el_model *model, int32_t kv_type, int32_t n_slots, int32_t n_sliding,
+                            int32_t n_seqs)
 {
     const el_hparams *hp = &model->hp;
     struct ggml_init_params params = {.mem_size = 4 * (size_t)hp->n_layer * ggml_tensor_overhead(), .no_alloc = true};
-    uint64_t slot_bytes, total;
+    uint64_t full, sliding, total, more;
     edgellm_status status = EDGELLM_OK;
 
     memset(p, 0, sizeof *p);
-    EL_TRY(el_pool_slot_bytes(model, kv_type, &slot_bytes));
-    if (!el_mul(slot_bytes, (uint64_t)n_slots, &total) || total > SIZE_MAX / 2)
+    EL_TRY(el_pool_slot_bytes(model, kv_type, &full, &sliding));
+    if (!el_mul(full, (uint64_t)n_slots, &total) ||
+        !el_mul(sliding, (uint64_t)(n_sliding > 0 ? n_sliding : n_slots), &more) || total > SIZE_MAX / 4 ||
+        more > SIZE_MAX / 4)
         return el_fail(EDGELLM_ENOMEM, "a KV cache of %d tokens does not fit the address space", n_slots);
     p->n_states = EL_STATES_PER_SEQ * n_seqs;
+    total += more;
     p->n_bytes = total;
     if (!el_mul(el_pool_state_bytes(model), (uint64_t)p->n_states, &p->n_state_bytes) ||
         p->n_state_bytes > SIZE_MAX / 2)
@@ -99,7 +104,7 @@ edgellm_status el_pool_init(el_pool *p, const el_model *model, int32_t kv_type, 
                          n_slots, (unsigned long long)((total + p->n_state_bytes) >> 20));
         goto done;
     }
-    lay_out(p, hp, ggml_type_of(kv_type), n_slots);
+    lay_out(p, hp, ggml_type_of(kv_type), n_slots, n_sliding);
 done:
     if (status != EDGELLM_OK)
         el_pool_clear(p);

@@ -23,10 +23,13 @@ typedef struct el_pool {
     int32_t n_states;
 } el_pool;
 
-/* Bytes that one slot takes in all layers. EUNSUPPORTED when the type does not fit the model's heads. */
-edgellm_status el_pool_slot_bytes(const el_model *model, int32_t kv_type, uint64_t *n_bytes);
+/* Bytes that one slot takes in all layers that do not slide, and in those that do. EUNSUPPORTED when the type does not
+ * fit the model's heads. */
+edgellm_status el_pool_slot_bytes(const el_model *model, int32_t kv_type, uint64_t *full, uint64_t *sliding);
 uint64_t el_pool_state_bytes(const el_model *model); /* recurrent memory of one slot */
-edgellm_status el_pool_init(el_pool *p, const el_model *model, int32_t kv_type, int32_t n_slots, int32_t n_seqs);
+/* n_sliding: slots of sliding layers; 0: as many as the others. */
+edgellm_status el_pool_init(el_pool *p, const el_model *model, int32_t kv_type, int32_t n_slots, int32_t n_sliding,
+                            int32_t n_seqs);
 void el_pool_clear(el_pool *p);
 
 /* Recurrent memory of one slot, gathered and spread: a checkpoint. Bytes: n_state_bytes / n_states. */

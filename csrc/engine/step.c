@@ -109,17 +109,38 @@ static el_block_table *table_of(el_engine *e, int32_t seq, bool encode)
     return encode ? &e->seqs[seq].source : &e->seqs[seq].blocks;
 }
 
+/* Makes room for n_tokens positions; checkpoints give way to them. */
+static edgellm_status grow(el_engine *e, int32_t seq, bool encode, int32_t n_tokens)
+{
+    edgellm_status status = el_blocks_grow(&e->blocks, table_of(e, seq, encode), n_tokens);
+
+    if (status != EDGELLM_OK || e->sliding.n_blocks == 0)
+        return status;
+    do
+        status = el_blocks_grow(&e->sliding, &e->seqs[seq].sliding, n_tokens);
+    while (status == EDGELLM_EFULL && el_checkpoints_drop_oldest(e));
+    return status;
+}
+
+static void shrink(el_engine *e, int32_t seq, bool encode)
+{
+    el_seq *s = &e->seqs[seq];
+
+    el_blocks_shrink(&e->blocks, table_of(e, seq, encode), s->length);
+    el_blocks_shrink(&e->sliding, &s->sliding, s->length);
+}
+
 /* Makes room for every item; on failure gives back what it took. */
 static edgellm_status reserve(el_engine *e, const edgellm_item *items, int32_t n_items)
 {
     edgellm_status status = EDGELLM_OK;
 
     for (int32_t i = 0; i < n_items; i++) {
-        el_seq *s = &e->seqs[items[i].seq];
-        status = el_blocks_grow(&e->blocks, table_of(e, items[i].seq, items[i].encode), s->length + items[i].n_tokens);
+        const el_seq *s = &e->seqs[items[i].seq];
+        status = grow(e, items[i].seq, items[i].encode, s->length + items[i].n_tokens);
         if (status != EDGELLM_OK) {
-            for (int32_t j = 0; j < i; j++)
-                el_blocks_shrink(&e->blocks, table_of(e, items[j].seq, items[j].encode), e->seqs[items[j].seq].length);
+            for (int32_t j = 0; j <= i; j++)
+                shrink(e, items[j].seq, items[j].encode);
             break;
         }
     }
@@ -177,7 +198,8 @@ static void fill_visible(const el_engine *e, int32_t item, int32_t row, int32_t 
     if (ranges && ranges->data)
         memcpy((int32_t *)ranges->data + 4 * row, range, sizeof range);
     if (mask && mask->data)
-        fill_mask_row(mask, row, &s->blocks, first, end, position, hp->alibi_max_bias != 0);
+        fill_mask_row(mask, row, sliding ? el_sliding_blocks(e, s) : &s->blocks, first, end, position,
+                      hp->alibi_max_bias != 0);
 }
 
 static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int32_t position)
@@ -191,6 +213,9 @@ static void fill_row(el_engine *e, int32_t item, int32_t row, int32_t token, int
         ((int32_t *)in->positions->data)[row] = position;
     if (in->slots->data)
         ((int64_t *)in->slots->data)[row] = el_block_slot(blocks, position);
+    if (in->slots_sliding && in->slots_sliding->data)
+        ((int64_t *)in->slots_sliding->data)[row] =
+            el_block_slot(el_sliding_blocks(e, &e->seqs[e->step.items[item].seq]), position);
     fill_visible(e, item, row, position, false);
     fill_visible(e, item, row, position, true);
     if (in->source_ranges && in->source_ranges->data) {
@@ -223,6 +248,7 @@ static void fill_inputs(el_engine *e, const edgellm_item *items)
         const el_step_item *it = &e->step.items[i];
         const el_seq *s = &e->seqs[it->seq];
         fill_table(in->tables, i, e->step.encode ? &s->source : &s->blocks);
+        fill_table(in->tables_sliding, i, el_sliding_blocks(e, s));
         fill_table(in->source_tables, i, &s->source);
         if (in->runs && in->runs->data) {
             const int32_t run[4] = {row, it->n_tokens, s->length > 0 ? el_state_slot(it->seq, s->state) : -1,
@@ -250,6 +276,10 @@ edgellm_status el_step_begin(el_engine *e, const edgellm_item *items, int32_t n_
     if (shape.n_rows <= ALTERNATE_ROWS && el_cpu_own_backend())
         shape.instance = e->step.parity ^= 1;
     shape.n_kv = el_plan_round_slots(el_blocks_used_slots(&e->blocks), e->blocks.n_blocks * EL_BLOCK_TOKENS);
+    if (e->model->hp.window > 0)
+        shape.n_kv_sliding = e->sliding.n_blocks == 0 ? shape.n_kv
+                                                      : el_plan_round_slots(el_blocks_used_slots(&e->sliding),
+                                                                            e->sliding.n_blocks * EL_BLOCK_TOKENS);
     e->step.state = EL_STEP_RUNNING; /* from here on el_step_abandon gives the blocks back */
     status = el_plans_get(&e->plans, shape, &e->step.plan);
     if (status == EDGELLM_OK) {
@@ -266,10 +296,8 @@ void el_step_abandon(el_engine *e)
 {
     if (e->step.state == EL_STEP_RUNNING) {
         el_workers_quiesce(); /* none may still write to the blocks that are given back */
-        for (int32_t i = 0; i < e->step.n_items; i++) {
-            el_seq *s = &e->seqs[e->step.items[i].seq];
-            el_blocks_shrink(&e->blocks, e->step.encode ? &s->source : &s->blocks, s->length);
-        }
+        for (int32_t i = 0; i < e->step.n_items; i++)
+            shrink(e, e->step.items[i].seq, e->step.encode);
     }
     e->step.state = EL_STEP_NONE;
 }
@@ -294,6 +322,23 @@ static bool all_finite(const float *x, size_t n)
     for (int k = 1; k < 16; k++)
         bad[0] |= bad[k];
     return bad[0] == 0;
+}
+
+/* Windows have moved: blocks that no later position sees are given back. */
+static void slide(el_engine *e)
+{
+    bool quiet = false;
+
+    for (int32_t i = 0; i < e->step.n_items && e->sliding.n_blocks > 0; i++) {
+        el_seq *s = &e->seqs[e->step.items[i].seq];
+        const int32_t first = el_window_start(e, s->length) - EL_WINDOW_SLACK;
+        if (first / EL_BLOCK_TOKENS <= s->sliding.first)
+            continue;
+        if (!quiet)
+            el_workers_quiesce(); /* one that was late may still write this step's rows */
+        quiet = true;
+        el_blocks_slide(&e->sliding, &s->sliding, first);
+    }
 }
 
 static edgellm_status finish(el_engine *e)
@@ -325,6 +370,7 @@ static edgellm_status finish(el_engine *e)
         s->length += e->step.items[i].n_tokens;
         s->state ^= 1;
     }
+    slide(e);
     e->step.state = EL_STEP_DONE;
 done:
     return status;

@@ -147,16 +147,20 @@ struct ggml_tensor *el_build_head_norm(el_graph *g, struct ggml_tensor *x, const
 void el_build_cache_write(el_graph *g, int32_t layer, struct ggml_tensor *k, struct ggml_tensor *v)
 {
     const el_layer_memory *memory = &g->memory[layer];
+    struct ggml_tensor *slots = g->model->hp.layers[layer].sliding ? g->in.slots_sliding : g->in.slots;
 
-    el_build_now(g, ggml_set_rows(g->ctx, memory->k, k, g->in.slots));
+    el_build_now(g, ggml_set_rows(g->ctx, memory->k, k, slots));
     if (v)
-        el_build_now(g, ggml_set_rows(g->ctx, memory->v, v, g->in.slots));
+        el_build_now(g, ggml_set_rows(g->ctx, memory->v, v, slots));
 }
 
 /* The layer's part of the pool as attention wants it: [head, n_kv, n_head_kv], without copying. */
-static struct ggml_tensor *pool_view(el_graph *g, struct ggml_tensor *pool, int32_t head, int32_t n_head_kv)
+static struct ggml_tensor *pool_view(el_graph *g, struct ggml_tensor *pool, bool sliding, int32_t head,
+                                     int32_t n_head_kv)
 {
-    return ggml_view_3d(g->ctx, pool, head, g->shape.n_kv, n_head_kv, pool->nb[1], ggml_row_size(pool->type, head), 0);
+    const int32_t n_kv = sliding ? g->shape.n_kv_sliding : g->shape.n_kv;
+
+    return ggml_view_3d(g->ctx, pool, head, n_kv, n_head_kv, pool->nb[1], ggml_row_size(pool->type, head), 0);
 }
 
 struct ggml_tensor *el_build_attend(el_graph *g, int32_t layer, struct ggml_tensor *q, struct ggml_tensor *sinks)
@@ -164,8 +168,8 @@ struct ggml_tensor *el_build_attend(el_graph *g, int32_t layer, struct ggml_tens
     const el_hparams *hp = &g->model->hp;
     const el_layer_hparams *lh = &hp->layers[layer];
     const el_layer_memory *memory = &g->memory[lh->kv_of];
-    struct ggml_tensor *k = pool_view(g, memory->k, lh->head_k, lh->n_head_kv);
-    struct ggml_tensor *v = pool_view(g, memory->v ? memory->v : memory->k, lh->head_v, lh->n_head_kv);
+    struct ggml_tensor *k = pool_view(g, memory->k, lh->sliding, lh->head_k, lh->n_head_kv);
+    struct ggml_tensor *v = pool_view(g, memory->v ? memory->v : memory->k, lh->sliding, lh->head_v, lh->n_head_kv);
     struct ggml_tensor *y = ggml_flash_attn_ext(g->ctx, ggml_permute(g->ctx, q, 0, 2, 1, 3), k, v,
                                                 lh->sliding ? g->in.mask_sliding : g->in.mask, hp->attn_scale,
                                                 hp->alibi_max_bias, hp->attn_softcap);
@@ -173,7 +177,7 @@ struct ggml_tensor *el_build_attend(el_graph *g, int32_t layer, struct ggml_tens
     if (sinks)
         ggml_flash_attn_ext_add_sinks(y, sinks);
     y->src[EL_ATTN_RANGES] = lh->sliding ? g->in.ranges_sliding : g->in.ranges;
-    y->src[EL_ATTN_TABLES] = g->in.tables;
+    y->src[EL_ATTN_TABLES] = lh->sliding ? g->in.tables_sliding : g->in.tables;
     return ggml_reshape_2d(g->ctx, y, (int64_t)lh->head_v * lh->n_head, q->ne[2]);
 }
 

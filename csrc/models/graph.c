@@ -43,12 +43,15 @@ static void make_inputs(el_graph *g)
     g->in.tokens = input(g, GGML_TYPE_I32, s->n_rows, 1, 1, "tokens");
     g->in.positions = input(g, GGML_TYPE_I32, s->n_rows, 1, 1, "positions");
     g->in.slots = input(g, GGML_TYPE_I64, s->n_rows, 1, 1, "slots");
+    g->in.slots_sliding = hp->window ? input(g, GGML_TYPE_I64, s->n_rows, 1, 1, "slots_sliding") : NULL;
     g->in.outputs = s->n_out ? input(g, GGML_TYPE_I32, s->n_out, 1, 1, "outputs") : NULL;
     g->in.mask = input(g, GGML_TYPE_F16, s->n_kv, s->n_rows, 1, "mask");
-    g->in.mask_sliding = hp->window ? input(g, GGML_TYPE_F16, s->n_kv, s->n_rows, 1, "mask_sliding") : NULL;
+    g->in.mask_sliding = hp->window ? input(g, GGML_TYPE_F16, s->n_kv_sliding, s->n_rows, 1, "mask_sliding") : NULL;
     g->in.ranges = input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges");
     g->in.ranges_sliding = hp->window ? input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "ranges_sliding") : NULL;
     g->in.tables = input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "tables");
+    g->in.tables_sliding =
+        hp->window ? input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "tables_sliding") : NULL;
     g->in.runs = input(g, GGML_TYPE_I32, 4, s->n_seqs, 1, "runs");
     if (hp->n_encoder > 0 && !s->encode && hp->causal) {
         g->in.source_ranges = input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "source_ranges");

@@ -14,12 +14,13 @@
 struct ggml_cgraph;
 
 typedef struct el_graph_shape {
-    int32_t n_rows;   /* tokens in the step */
-    int32_t n_out;    /* rows whose results are wanted; may be 0 */
-    int32_t n_kv;     /* cache slots that attention looks at, from slot 0 */
-    int32_t n_seqs;   /* sequences in the step */
-    bool encode;      /* rows are source texts, for the encoder beside the decoder */
-    int32_t instance; /* plans of one shape that differ in memory alone */
+    int32_t n_rows;       /* tokens in the step */
+    int32_t n_out;        /* rows whose results are wanted; may be 0 */
+    int32_t n_kv;         /* cache slots that attention looks at, from slot 0 */
+    int32_t n_kv_sliding; /* the same of sliding layers, whose cache may be another, shorter one; 0: none slides */
+    int32_t n_seqs;       /* sequences in the step */
+    bool encode;          /* rows are source texts, for the encoder beside the decoder */
+    int32_t instance;     /* plans of one shape that differ in memory alone */
 } el_graph_shape;
 
 /* How positions turn into angles in an engine: the model's way, or another that the caller has asked for. */
@@ -40,19 +41,21 @@ typedef struct el_graph_options { /* the same for all steps of an engine */
 } el_graph_options;
 
 typedef struct el_graph_inputs {
-    struct ggml_tensor *tokens;       /* I32 [n_rows] */
-    struct ggml_tensor *positions;    /* I32 [n_rows] */
-    struct ggml_tensor *slots;        /* I64 [n_rows]: where each row's K and V go */
-    struct ggml_tensor *outputs;      /* I32 [n_out]: which rows; NULL when n_out is 0 */
-    struct ggml_tensor *mask;         /* for other backends than ours: F16 [n_kv, n_rows]; -inf hidden, else 0 or, with
-                                         ALiBi, minus the distance */
-    struct ggml_tensor *mask_sliding; /* the same for sliding layers; NULL if there are none */
+    struct ggml_tensor *tokens;        /* I32 [n_rows] */
+    struct ggml_tensor *positions;     /* I32 [n_rows] */
+    struct ggml_tensor *slots;         /* I64 [n_rows]: where each row's K and V go */
+    struct ggml_tensor *slots_sliding; /* the same for sliding layers; NULL if there are none, like all of theirs */
+    struct ggml_tensor *outputs;       /* I32 [n_out]: which rows; NULL when n_out is 0 */
+    struct ggml_tensor *mask;          /* for other backends than ours: F16 [n_kv, n_rows]; -inf hidden, else 0 or, with
+                                          ALiBi, minus the distance */
+    struct ggml_tensor *mask_sliding;  /* [n_kv_sliding, n_rows] */
     struct ggml_tensor
         *ranges; /* I32 [4, n_rows]: first visible position, one past the last, sequence of the step, own position */
     struct ggml_tensor *ranges_sliding;
-    struct ggml_tensor *tables; /* I32 [n_kv / 32, n_seqs]: blocks of each sequence */
-    struct ggml_tensor *runs;   /* I32 [4, n_seqs]: first row, number of rows, slot of the recurrent memory that is
-                                   read (-1: the sequence begins), slot that is written */
+    struct ggml_tensor *tables;         /* I32 [n_kv / 32, n_seqs]: blocks of each sequence */
+    struct ggml_tensor *tables_sliding; /* the same; entries before what is visible name no block of the sequence */
+    struct ggml_tensor *runs; /* I32 [4, n_seqs]: first row, number of rows, slot of the recurrent memory that is
+                                 read (-1: the sequence begins), slot that is written */
     struct ggml_tensor *source_ranges; /* I32 [4, n_rows] and [n_kv / 32, n_seqs]: the same for the source text; NULL */
     struct ggml_tensor *source_tables; /* unless a decoder reads one */
     struct ggml_tensor *attn_temp;     /* F32 [1, 1, n_rows]: scale of the queries; NULL without */

@@ -212,6 +212,7 @@ static edgellm_status finish(el_hparams *hp, const el_arch *arch)
         hp->rope_base_sliding = arch->traits.rope_base_sliding != 0 ? arch->traits.rope_base_sliding : hp->rope_base;
     for (int32_t i = 0; i < hp->n_layer; i++) {
         el_layer_hparams *layer = &hp->layers[i];
+        layer->sliding = layer->sliding && hp->window > 0;
         if (layer->rope_base == 0)
             layer->rope_base = layer->sliding ? hp->rope_base_sliding : hp->rope_base;
         if (layer->rope_factor == 0)

@@ -52,6 +52,32 @@ static void test_full_changes_nothing(void)
     el_blocks_clear(&b);
 }
 
+/* A window moves on; what another table still holds is not free. */
+static void test_slide_and_share(void)
+{
+    el_blocks b;
+    el_block_table one = {0}, two = {0};
+
+    EXPECT(el_blocks_init(&b, 6) == EDGELLM_OK);
+    EXPECT(el_blocks_grow(&b, &one, 100) == EDGELLM_OK);
+    el_blocks_slide(&b, &one, 63);
+    EXPECT(one.first == 1 && one.n == 4 && b.n_free == 3 && el_block_slot(&one, 64) == 64);
+    EXPECT(el_blocks_share(&b, &two, &one) == EDGELLM_OK && two.first == 1 && two.n == 4 && b.n_free == 3);
+    el_blocks_slide(&b, &one, 96);
+    EXPECT(one.first == 3 && b.n_free == 3 && el_blocks_grow(&b, &one, 129) == EDGELLM_OK && one.ids[4] == 0);
+    el_block_table_clear(&b, &one);
+    EXPECT(b.n_free == 3);
+    el_block_table_clear(&b, &two);
+    EXPECT(b.n_free == 6 && el_blocks_check(&b, &one, 1));
+    EXPECT(el_blocks_grow(&b, &one, 100) == EDGELLM_OK);
+    el_blocks_slide(&b, &one, 1000); /* all of it */
+    EXPECT(b.n_free == 6 && one.first == 4);
+    el_blocks_shrink(&b, &one, 0);
+    EXPECT(one.n == 0 && one.first == 0 && el_blocks_check(&b, &one, 1));
+    el_block_table_clear(&b, &one);
+    el_blocks_clear(&b);
+}
+
 static void test_random_walk(void)
 {
     enum { TABLES = 6 };
@@ -64,7 +90,11 @@ static void test_random_walk(void)
         random = random * 1664525u + 1013904223u;
         el_block_table *t = &tables[(random >> 8) % TABLES];
         int32_t n_tokens = (int32_t)(random >> 16) % 500;
-        if (n_tokens > t->n * EL_BLOCK_TOKENS)
+        if (random >> 30 == 0)
+            el_blocks_slide(&b, t, n_tokens / 2);
+        else if (random >> 30 == 1 && t->n == 0)
+            el_blocks_share(&b, t, &tables[random % TABLES]);
+        else if (n_tokens > t->n * EL_BLOCK_TOKENS)
             el_blocks_grow(&b, t, n_tokens);
         else
             el_blocks_shrink(&b, t, n_tokens);
@@ -83,6 +113,7 @@ int main(void)
 {
     test_lowest_first_and_slots();
     test_full_changes_nothing();
+    test_slide_and_share();
     test_random_walk();
     return failures != 0;
 }

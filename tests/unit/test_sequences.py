@@ -121,3 +121,75 @@ def test_a_new_sequence_begins_at_zero(arch: str, tiny: Tiny) -> None:
         second = engine.open_seq()
         assert second == first  # the same slots
         goes_on(engine, second, whole)
+
+
+# ---- sliding windows: layers keep only what they still see -----------------------------------------------------------
+
+LONG = tiny_tokens(500)
+WINDOW = {"n_ctx": 512, "n_batch": 64}  # of 24 positions, in blocks of 32
+
+
+@pytest.fixture(scope="module")
+def long_logits(tiny: Tiny) -> np.ndarray:
+    with opened(tiny("gemma3"), n_ctx=512, n_seqs=1) as engine:
+        return feed(engine, (engine.open_seq(), LONG))[0]
+
+
+def read(engine: _native.Engine, seq: int, end: int) -> np.ndarray:
+    """Feed LONG up to *end* in steps of uneven size."""
+    rows = []
+    while (n := engine.length(seq)) < end:
+        rows.append(feed(engine, (seq, LONG[n : min(end, n + 1 + n * 7 % 45)]))[0])
+    return np.concatenate(rows)
+
+
+def test_a_window_has_a_cache_of_its_own(tiny: Tiny, long_logits: np.ndarray) -> None:
+    with opened(tiny("gemma3"), n_ctx=512, n_batch=512) as engine:
+        shared = engine.info().kv_bytes  # such steps would need more than the whole context
+    with opened(tiny("gemma3"), **WINDOW) as engine:
+        assert engine.info().kv_bytes < 0.8 * shared
+        first, second = engine.open_seq(), engine.open_seq()
+        rows: dict[int, list[np.ndarray]] = {first: [], second: []}
+        while engine.length(first) < 500:
+            parts = [(seq, LONG[engine.length(seq) :][:n]) for seq, n in ((first, 37), (second, 20))]
+            for (seq, _), found in zip(parts, feed(engine, *parts), strict=True):
+                rows[seq].append(found)
+        for seq in rows:
+            together = np.concatenate(rows[seq])
+            np.testing.assert_array_equal(together, long_logits[: len(together)])
+
+
+def test_a_window_can_be_moved_back_a_little(tiny: Tiny, long_logits: np.ndarray) -> None:
+    """By 64 tokens at least; further to a checkpoint, which holds on to what it saw, or to the beginning."""
+    with opened(tiny("gemma3"), **WINDOW) as engine:
+        seq = engine.open_seq()
+        read(engine, seq, 200)
+        engine.checkpoint(seq)
+        for end in range(300, 400, 9):
+            read(engine, seq, end)
+            assert engine.truncate(seq, end - 64) == end - 64
+            np.testing.assert_array_equal(read(engine, seq, end), long_logits[end - 64 : end])
+        for _ in range(2):  # a checkpoint serves again
+            assert engine.truncate(seq, 280) == 200
+            np.testing.assert_array_equal(read(engine, seq, 480), long_logits[200:480])
+        assert engine.truncate(seq, 199) == 0
+        np.testing.assert_array_equal(read(engine, seq, 500), long_logits)
+
+
+def test_checkpoints_give_way_to_tokens(tiny: Tiny, long_logits: np.ndarray) -> None:
+    with opened(tiny("gemma3"), **WINDOW) as engine:
+        first, second = engine.open_seq(), engine.open_seq()
+        for end in range(40, 360, 40):
+            read(engine, first, end)
+            engine.checkpoint(first)
+            read(engine, second, end)
+            engine.checkpoint(second)
+        np.testing.assert_array_equal(read(engine, first, 500), long_logits[320:])
+        for _ in range(3):  # steps that need more at once than a window has
+            engine.truncate(second, 0)
+            for _ in range(7):
+                n = engine.length(second)
+                np.testing.assert_array_equal(feed(engine, (second, LONG[n : n + 64]))[0], long_logits[n : n + 64])
+        assert engine.truncate(first, 400) in (0, 240, 280, 320)
+        goes = engine.length(first)
+        np.testing.assert_array_equal(read(engine, first, 420), long_logits[goes:420])
