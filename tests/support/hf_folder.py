@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.tiny import CHAT_TEMPLATE, CONTROL_TOKENS, MERGES, byte_letters
+from edgellm.testing.vocabulary import CHAT_TEMPLATE, CONTROL_TOKENS, MERGES, byte_letters
 
 # The patterns that Llama 3's and Qwen2's tokenizer.json have.
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+"

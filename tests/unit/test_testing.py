@@ -105,3 +105,14 @@ def test_what_it_refuses(arguments: dict[str, object], says: str, tmp_path: Path
     with pytest.raises(InvalidArgument, match=says):
         tiny_model(**{"path": tmp_path / "m.gguf", **arguments})  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_every_supported_family_is_in_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- families -->")[2].partition("<!-- /families -->")[0]
+    named = {
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"`([^`]+)`", line.partition("|")[2].partition("|")[0])
+    }
+    assert set(SUPPORTED) <= named

@@ -169,10 +169,12 @@ def sizes(family: Family, n_vocab: int, n_layer: int, overrides: Mapping[str, in
     base |= {"expert_ff": 64, "shared_ff": 64, "rank": 64, "kv_rank": 64, "nope": 32, "rope": 32, "value": 32}
     base |= {"inner": 256, "state": 32, "heads": 8, "groups": 1, "conv": 4, "shortconv": 3, "mix": 32, "buckets": 8}
     base |= {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "per_layer": 32, "altup": 16, "laurel": 64}
+    base |= {"index": 64, "index_head": 2}
     s = {**base, **family.sizes, **overrides, "vocab": n_vocab}
     s |= {"q": s["head"] * s["size"], "k": s["kv"] * s["size"]}
     s |= {"qkv": s["q"] + 2 * s["k"], "q2": 2 * s["q"], "q3": 3 * s["q"], "ff2": 2 * s["ff"], "embd3": 3 * s["embd"]}
     s |= {"expert_ff2": 2 * s["expert_ff"], "half": s["size"] // 2, "mix5": 5 * s["mix"], "heads2": 2 * s["heads"]}
+    s |= {"index_q": s["index"] * s["index_head"]}
     s |= {"latent": s["kv_rank"] + s["rope"], "mla": s["nope"] + s["rope"]}
     s |= {"mla_q": s["head"] * s["mla"], "mla_v": s["head"] * s["value"]}
     s |= {"kv_b": s["head"] * (s["nope"] + s["value"])}

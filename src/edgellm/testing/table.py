@@ -50,6 +50,12 @@ SSM = {
     "ssm.time_step_rank": "$heads",
 }
 SSM2 = {**SSM, "ssm.group_count": "$groups"}
+INDEXER = "indexer.attn_k=embd,index indexer.attn_q_b=rank,index_q indexer.k_norm+=index indexer.proj=embd,index_head"
+INDEXER_KEYS = {
+    "attention.indexer.head_count": "$index_head",
+    "attention.indexer.key_length": "$index",
+    "attention.indexer.top_k": 2048,
+}
 NO_HEADS = {"attention.head_count": 0, "attention.head_count_kv": 0, "attention.key_length": None}
 WINDOW = {"attention.sliding_window": 24, "attention.sliding_window_pattern": 2}
 RWKV = {
@@ -228,6 +234,20 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
         },
     ),
     "deepseek2": _lead(MLA, ROUTER_MOE, {**SIGMOID, **MLA_KEYS}),
+    "deepseek2-ocr": _lead(ATTN, ROUTER_MOE, SIGMOID, sizes=FULL_HEADS),
+    "deepseek32": _lead(f"{MLA} {INDEXER}", ROUTER_MOE, {**SIGMOID, **MLA_KEYS, **INDEXER_KEYS}),
+    "glm-dsa": _lead(f"{MLA} {INDEXER}", ROUTER_MOE, {**SIGMOID, **MLA_KEYS, **INDEXER_KEYS}),
+    "plm": _plain(
+        f"attn_norm attn_q=embd,mla_q attn_kv_a_mqa attn_kv_a_norm attn_kv_b=kv_rank,kv_b attn_output=mla_v,embd {MLP}",
+        top="output_norm",
+        keys={
+            "attention.head_count_kv": "$head",
+            "attention.kv_lora_rank": "$kv_rank",
+            "attention.key_length": "$mla",
+            "attention.value_length": "$value",
+            "rope.dimension_count": "$rope",
+        },
+    ),
     "mistral4": _lead(MLA, ROUTER_MOE, {**SIGMOID, **MLA_KEYS}),
     # mixtures of experts
     "granitemoe": _moe(f"{ATTN} {MOE}", {**EXPERTS, "logit_scale": 6.0}),
@@ -317,6 +337,21 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
     "nemotron_h": Family(
         (f"attn_norm {MAMBA2}", ATTN, "attn_norm ffn_up ffn_down"),
         keys={**SSM2, "attention.head_count_kv": [0, "$kv", 0], "feed_forward_length": [0, 0, "$ff"]},
+        eps="both",
+    ),
+    "nemotron_h_moe": Family(
+        (
+            f"attn_norm {MAMBA2}",
+            ATTN,
+            "attn_norm ffn_gate_inp exp_probs_b~ ffn_up_exps ffn_down_exps ffn_up_shexp ffn_down_shexp",
+        ),
+        keys={
+            **SSM2,
+            **SIGMOID,
+            "attention.head_count_kv": [0, "$kv", 0],
+            "feed_forward_length": [0, 0, "$expert_ff"],
+            "leading_dense_block_count": None,
+        },
         eps="both",
     ),
     "plamo2": Family(
