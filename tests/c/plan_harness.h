@@ -1,6 +1,6 @@
 /* plan_harness.h - small graphs, computed by our plan and by ggml's backend. A case builds a graph whose last dimension
  * is the rows of a step. Its result must agree with ggml's but for rounding, and be the same to the last bit with any
- * number of threads and rows, on every instruction set, and when a plan runs again. */
+ * number of threads and rows, on every instruction set, and when a plan runs again. SHOW=1 prints how many regions. */
 #ifndef PLAN_HARNESS_H
 #define PLAN_HARNESS_H
 
