@@ -172,19 +172,21 @@ def test_nothing_is_left_of_a_file_that_failed(tmp_path: Path) -> None:
 
 
 def test_a_size_is_kept_and_used(models: dict[str, Path], tmp_path: Path) -> None:
-    known = importance(models["deep"])
+    known = importance(models["odd"])
+    with Source(models["odd"]) as source:
+        chosen = budget.types_for_size(source, 700_000, {"blk.0.ffn_up.weight": "F16"}, known, threads=2)
+        made = quantize.plan_types(source, chosen, Wishes(), known)
+        size = quantize.write(source, made, tmp_path / "out.gguf", imatrix=known)
+        assert chosen["blk.0.ffn_up.weight"] == "F16"
+        assert 670_000 < size <= 700_000
+        with pytest.raises(InvalidArgument, match="the smallest types take"):
+            budget.types_for_size(source, 100_000, {}, None)
+        measured = {w.info.name: budget.measure(w, known) for w in source.tensors if w.info.name in chosen}
     noises = []
-    for n_bytes in (1_800_000, 2_600_000, 3_800_000):
-        with Source(models["deep"]) as source:
-            chosen = budget.types_for_size(source, n_bytes, {}, known, threads=2)
-            made = quantize.plan_types(source, chosen, Wishes(), known)
-            size = quantize.write(source, made, tmp_path / "out.gguf", imatrix=known, force=True)
-            by_name = {w.info.name: budget.measure(w, known) for w in source.tensors if w.info.name in chosen}
-        assert 0.9 * n_bytes < size <= n_bytes
-        noises.append(sum(c.noise for name, kinds in by_name.items() for c in kinds if c.type == chosen[name]))
+    for n_bytes in (500_000, 700_000, 1_000_000):
+        picked = budget.choose(measured, n_bytes)
+        noises.append(sum(c.noise for name, kinds in measured.items() for c in kinds if c.type == picked[name]))
     assert noises[0] > 3 * noises[1] > 9 * noises[2] > 0
-    with Source(models["deep"]) as source, pytest.raises(InvalidArgument, match="the smallest types take"):
-        budget.types_for_size(source, 100_000, {}, None)
 
 
 def test_the_best_choice_is_found() -> None:

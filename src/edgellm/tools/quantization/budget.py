@@ -28,7 +28,7 @@ from edgellm.tools.quantization.file_types import TYPES, row_bytes
 from edgellm.tools.quantization.imatrix import Imatrix
 from edgellm.tools.quantization.source import Source, Weights, tensors_module
 
-ROWS = 48
+ROWS = 16
 CANDIDATES = (
     "Q2_K", "Q3_K", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0", "F16",
 )  # fmt: skip
@@ -57,21 +57,20 @@ def measure(weights: Weights, imatrix: Imatrix | None) -> list[Choice]:
     raw = np.concatenate([weights.rows(int(place), 1) for place in places])
     exact = tensors.dequantize(raw, weights.info.type.name, (rows, n))
     means = imatrix.means(weights.info.name) if imatrix is not None else None
-    if means is not None and means.size % n == 0:
-        means = means.reshape(-1, n)
-        importance = means[places // weights.rows_per_matrix % len(means)]
-    else:
-        means, importance = None, np.ones((rows, n), np.float32)
+    means = None if means is None or means.size % n else means.reshape(-1, n)
+    matrices = places // weights.rows_per_matrix % (1 if means is None else len(means))
+    importance = np.ones((rows, n), np.float32) if means is None else means[matrices]
     power = float(np.sum(importance * np.square(exact), dtype=np.float64)) or 1.0
     found = []
     for name in CANDIDATES:
         kind = TYPES[name]
         if n % kind.elements:
             continue
-        made = np.concatenate(
-            [tensors.quantize(exact[i], name, None if means is None else importance[i])[None] for i in range(rows)]
-        )
-        off = tensors.dequantize(made, name, (rows, n)) - exact
+        made = [
+            tensors.quantize(exact[matrices == i], name, None if means is None else means[i])
+            for i in np.unique(matrices)
+        ]
+        off = tensors.dequantize(np.concatenate(made), name, (rows, n)) - exact
         noise = float(np.sum(importance * np.square(off), dtype=np.float64)) / power
         found.append(Choice(name, weights.n_rows * row_bytes(kind, n), noise))
     return found
