@@ -100,8 +100,9 @@ static void scan_channels(const part *p)
         for (int64_t i = 0; i < p->n_heads; i++) {
             if (i % at_once == 0) { /* exp of many elements at once */
                 const int64_t some = EL_MIN(p->n_heads - i, at_once);
-                for (int64_t k = 0; k < some * n; k++)
-                    decay[k] = a[i * n + k] * dt[i + k / n];
+                for (int64_t k = 0; k < some; k++)
+                    for (int64_t j = 0; j < n; j++)
+                        decay[k * n + j] = a[(i + k) * n + j] * dt[i + k];
                 el_kernels_get()->map(EL_MAP_EXP, decay, decay, NULL, some * n, NULL);
             }
             y[i] = advance(p->state + i * n, decay + i % at_once * n, true, x[i] * dt[i], b, c, n) + d[i] * x[i];
