@@ -7,10 +7,9 @@
 #include "kernels.h"
 #include "mem.h"
 #include "op_runs.h"
-#include "scalar_math.h"
 
 enum { X, DT, DT_BIAS, A, B, C, D, MEMORY, RUNS, N_SRCS };
-enum { CHANNELS = 64, LANES = 16 }; /* of a part: heads of Mamba 1, or the rows for which Mamba 2 takes exp at once */
+enum { CHANNELS = 64 }; /* of a part: heads of Mamba 1, or the rows for which Mamba 2 takes exp at once */
 
 typedef struct part {
     const struct ggml_tensor *node;
@@ -38,28 +37,34 @@ static int64_t n_parts(const struct ggml_tensor *node)
 
 static int32_t scan_chunks(const struct ggml_tensor *node) { return (int32_t)(n_parts(node) * node->src[RUNS]->ne[1]); }
 
-/* state = decay * state + in * b; returns state . c */
-static inline __attribute__((always_inline)) float advance(float *state, const float *decay, bool by_element, float in,
-                                                           const float *b, const float *c, int64_t n)
+/* One row, whose elements all decay alike. */
+static void advance_head(const part *p, int64_t row, float dt, float decay, float d)
 {
-    float sum[LANES] = {0};
+    const int64_t at = p->head / p->group * p->d_state;
+    const float *x = el_row_of(p->node->src[X], row, p->head * p->width);
+    float *y = el_row_of(p->node, row, p->head * p->width);
+    float decays[EL_SCAN_MAX_STATE], in[CHANNELS];
+    el_state_step step = {.n_key = p->d_state,
+                          .decay = decays,
+                          .key = el_row_of(p->node->src[B], row, at),
+                          .query = el_row_of(p->node->src[C], row, at),
+                          .value = in};
 
-    for (int64_t i = 0; i < n; i += LANES) {
-        const int64_t some = EL_MIN(n - i, (int64_t)LANES);
-        for (int64_t k = 0; k < some; k++) {
-            const float was = state[i + k] * (by_element ? decay[i + k] : *decay);
-            state[i + k] = was + in * b[i + k];
-            sum[k] += state[i + k] * c[i + k];
-        }
+    for (int64_t k = 0; k < p->d_state; k++)
+        decays[k] = decay;
+    for (int64_t i = 0; i < p->width; i += CHANNELS) {
+        step.n_value = EL_MIN(p->width - i, (int64_t)CHANNELS);
+        for (int64_t k = 0; k < step.n_value; k++)
+            in[k] = x[i + k] * dt;
+        el_kernels_get()->state_step(y + i, p->state + i * p->d_state, &step);
+        el_kernels_get()->axpy(y + i, d, x + i, step.n_value);
     }
-    return el_fold16(sum);
 }
 
 /* Mamba 2: one head, whose elements all decay alike. */
 static void scan_head(const part *p)
 {
     const struct ggml_tensor *node = p->node;
-    const int64_t at = p->head / p->group * p->d_state, channel = p->head * p->width;
     const float a = ((const float *)node->src[A]->data)[p->head], d = ((const float *)node->src[D]->data)[p->head];
     const float bias = ((const float *)node->src[DT_BIAS]->data)[p->head];
     float dt[CHANNELS], decay[CHANNELS];
@@ -71,13 +76,8 @@ static void scan_head(const part *p)
         el_kernels_get()->map(EL_MAP_SOFTPLUS, dt, dt, NULL, n, NULL);
         el_kernels_get()->scale(decay, dt, a, n);
         el_kernels_get()->map(EL_MAP_EXP, decay, decay, NULL, n, NULL);
-        for (int64_t t = 0; t < n; t++) {
-            const float *x = el_row_of(node->src[X], row + t, channel), *b = el_row_of(node->src[B], row + t, at);
-            const float *c = el_row_of(node->src[C], row + t, at);
-            float *y = el_row_of(node, row + t, channel);
-            for (int64_t i = 0; i < p->width; i++)
-                y[i] = advance(p->state + i * p->d_state, decay + t, false, x[i] * dt[t], b, c, p->d_state) + d * x[i];
-        }
+        for (int64_t t = 0; t < n; t++)
+            advance_head(p, row + t, dt[t], decay[t], d);
     }
 }
 
@@ -91,20 +91,28 @@ static void scan_channels(const part *p)
     float dt[CHANNELS], decay[EL_SCAN_MAX_STATE];
 
     for (int64_t row = p->run.first_row; row < p->run.first_row + p->run.n_rows; row++) {
-        const float *x = el_row_of(node->src[X], row, p->head), *b = el_row_of(node->src[B], row, 0);
-        const float *c = el_row_of(node->src[C], row, 0);
-        float *y = el_row_of(node, row, p->head);
+        const float *x = el_row_of(node->src[X], row, p->head);
+        float in, *y = el_row_of(node, row, p->head);
+        el_state_step step = {.n_key = n,
+                              .n_value = 1,
+                              .key = el_row_of(node->src[B], row, 0),
+                              .query = el_row_of(node->src[C], row, 0),
+                              .value = &in};
         el_kernels_get()->add(dt, el_row_of(node->src[DT], row, p->head),
                               (const float *)node->src[DT_BIAS]->data + p->head, p->n_heads);
         el_kernels_get()->map(EL_MAP_SOFTPLUS, dt, dt, NULL, p->n_heads, NULL);
         for (int64_t i = 0; i < p->n_heads; i++) {
             if (i % at_once == 0) { /* exp of many elements at once */
                 const int64_t some = EL_MIN(p->n_heads - i, at_once);
-                for (int64_t k = 0; k < some * n; k++)
-                    decay[k] = a[i * n + k] * dt[i + k / n];
+                for (int64_t k = 0; k < some; k++)
+                    for (int64_t j = 0; j < n; j++)
+                        decay[k * n + j] = a[(i + k) * n + j] * dt[i + k];
                 el_kernels_get()->map(EL_MAP_EXP, decay, decay, NULL, some * n, NULL);
             }
-            y[i] = advance(p->state + i * n, decay + i % at_once * n, true, x[i] * dt[i], b, c, n) + d[i] * x[i];
+            in = x[i] * dt[i];
+            step.decay = decay + i % at_once * n;
+            el_kernels_get()->state_step(y + i, p->state + i * n, &step);
+            y[i] += d[i] * x[i];
         }
     }
 }

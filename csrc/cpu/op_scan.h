@@ -19,7 +19,7 @@ typedef struct el_scan {         /* F32; rows may stand apart */
 } el_scan;
 
 /* Per channel, with t = softplus(dt + dt_bias): state = exp(t a) state + t x b; y = state . c + d x. Result [head *
- * n_head, rows]. The sum over the state has 16 partial sums, as kernels.h has it. */
+ * n_head, rows]. In the order of el_kernels.state_step. */
 struct ggml_tensor *el_op_scan(struct ggml_context *ctx, const el_scan *s);
 
 #endif
