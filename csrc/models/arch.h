@@ -45,11 +45,12 @@ enum {
 typedef struct el_traits {
     el_rope_layout rope;
     el_activation activation;
-    bool ungated;    /* up, activation, down; no gate */
-    bool fused_gate; /* ffn_up holds gate and up, one after the other */
-    bool any_gate;   /* gated, fused or not, or ungated, as the file has it */
-    bool layer_norm; /* LayerNorm instead of RMSNorm; with a bias where the file has one */
-    bool no_norms;   /* norms without weights (OLMo) */
+    bool limit_before; /* swiglu_limit holds for the gate before the activation, not after it */
+    bool ungated;      /* up, activation, down; no gate */
+    bool fused_gate;   /* ffn_up holds gate and up, one after the other */
+    bool any_gate;     /* gated, fused or not, or ungated, as the file has it */
+    bool layer_norm;   /* LayerNorm instead of RMSNorm; with a bias where the file has one */
+    bool no_norms;     /* norms without weights (OLMo) */
     el_norm_place norm_place;
     float norm_eps;       /* of files that do not say; 0: they must */
     float post_norm_eps;  /* of norms after a block, if it differs */
@@ -58,6 +59,7 @@ typedef struct el_traits {
     bool sub_norms;                             /* of what goes into the output and the down projection (BitNet) */
     bool first_unnormed;                        /* the first layer has no norm before attention (ModernBERT) */
     const char *embd_norm;                      /* tensor of a norm of the embeddings; NULL: there is none */
+    bool embd_norm_plain;                       /* the embeddings are normed without weights */
     const char *output_norm;                    /* NULL: "output_norm" */
     bool no_layers;                             /* the family loads its layers by itself */
     bool no_output_norm;                        /* there is none */

@@ -98,6 +98,7 @@ typedef struct el_hparams {
     el_window window_kind;
     bool causal;           /* a row sees only positions up to its own */
     bool parallel;         /* see el_traits */
+    bool layer_norm;       /* the traits' unless the file says otherwise, like activation */
     int32_t activation;    /* el_activation; the traits' unless the file says otherwise */
     int32_t pooling;       /* edgellm_pooling that the file names; EDGELLM_POOLING_MODEL: none */
     bool rank_of_mean;     /* a classifier reads the mean of all rows instead of one row */

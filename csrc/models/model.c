@@ -55,7 +55,8 @@ el_experts *el_load_mixture(el_loader *l)
 {
     const el_expert_hparams *e = &l->model->hp.expert;
     const int64_t n_embd = l->model->hp.n_embd, width = e->n_latent ? e->n_latent : n_embd;
-    const int64_t n_ff = e->n_ff ? e->n_ff : width_inside(l, "ffn_down_exps");
+    const bool told = el_has(l, "ffn_down_exps.weight");
+    const int64_t n_ff = told ? width_inside(l, "ffn_down_exps") : e->n_ff;
     el_experts *x = el_load_memory(l, sizeof *x);
 
     if (!x)
@@ -63,6 +64,8 @@ el_experts *el_load_mixture(el_loader *l)
     x->limit = l->model->hp.layers[l->layer].swiglu_limit_experts;
     x->router = el_load_linear(l, "ffn_gate_inp", EL_REQUIRED, n_embd, e->n);
     x->choice_bias = el_load_vector(l, "exp_probs_b.bias", EL_OPTIONAL, e->n);
+    if (!x->choice_bias)
+        x->choice_bias = el_load_vector(l, "exp_probs_b", EL_OPTIONAL, e->n); /* the name that some families have */
     if (el_has(l, "ffn_gate_up_exps.weight")) {
         const el_linear both = el_load_experts(l, "ffn_gate_up_exps", EL_REQUIRED, width, 2 * n_ff);
         x->gate = el_rows_of(l, both, 0, n_ff);
