@@ -57,6 +57,7 @@ typedef struct el_traits {
     const char *ffn_norm; /* tensor of the norm before the feed-forward block, if it is not "ffn_norm" */
     const char *attn_post_norm, *ffn_post_norm; /* likewise, "post_attention_norm" and "post_ffw_norm" */
     bool sub_norms;                             /* of what goes into the output and the down projection (BitNet) */
+    bool attn_norm_optional;                    /* in layers that have no attention (Deci) */
     bool first_unnormed;                        /* the first layer has no norm before attention (ModernBERT) */
     const char *embd_norm;                      /* tensor of a norm of the embeddings; NULL: there is none */
     bool embd_norm_plain;                       /* the embeddings are normed without weights */
@@ -86,6 +87,7 @@ typedef struct el_traits {
     int32_t expert_keys;     /* EL_EXPERT_* that the file may say */
     bool experts_normalise;  /* default of expert_weights_norm */
     el_gating gating;        /* default of expert_gating_func; 0: softmax */
+    bool router_scale;       /* ffn_gate_inp.scale, of each element that the family feeds the router (Gemma 4) */
     bool shared_experts;     /* ffn_*_shexp: a dense block beside the mixture, times the sigmoid of ffn_gate_inp_shexp
                                 where the file has that */
     bool yarn_keys;          /* the file may tune YaRN: log multiplier and betas */

@@ -6,7 +6,7 @@
 #include "layer_blocks.h"
 #include "ggml.h"
 
-enum { NODES_PER_LAYER = 128, NODES_BESIDES = 128 };
+enum { NODES_PER_LAYER = 192, NODES_BESIDES = 128 };
 
 static size_t max_nodes(const el_model *model, int32_t n_adapters)
 {

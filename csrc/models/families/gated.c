@@ -94,6 +94,7 @@ static edgellm_status muse_hparams(el_hparams *hp, const el_gguf *file, const el
     for (int32_t i = 0; i < hp->n_layer; i++)
         if (!hp->layers[i].sliding)
             hp->layers[i].n_rot = 0;
+    hp->logit_softcap = 30;
     EL_TRY(el_key_f32(file, arch, "logit_scale", 1e-6f, 1e6f, &hp->logit_scale));
     EL_TRY(el_key_f32(file, arch, "final_logit_softcapping", 1e-3f, 1e6f, &hp->logit_softcap));
 done:

@@ -80,8 +80,8 @@ static void divide_ids(const struct ggml_tensor *node, int32_t chunk)
 
 static const el_op group_of = {"group of expert", one_chunk, divide_ids};
 
-/* The adjugate experts of the best experts' groups. What weighs them is the probability of the expert with the group's
- * number, as in the runtimes that files are made for. */
+/* The adjugate experts of the best experts' groups, on what the experts have made of x. What weighs them is the
+ * probability of the expert with the group's number, as in the runtimes that files are made for. */
 static struct ggml_tensor *adjugate(el_graph *g, const el_experts *w, struct ggml_tensor *x, struct ggml_tensor *logits)
 {
     const el_expert_hparams *e = &g->model->hp.expert;
@@ -104,7 +104,7 @@ static struct ggml_tensor *grovemoe_feed_forward(el_graph *g, int32_t layer, str
     struct ggml_tensor *logits = el_build_linear(g, &w->experts->router, x);
     struct ggml_tensor *y = el_build_mixture(g, w->experts, x, el_build_choice(g, w->experts, logits));
 
-    return ggml_add(g->ctx, y, adjugate(g, w->own, x, logits));
+    return ggml_add(g->ctx, y, adjugate(g, w->own, y, logits));
 }
 
 EL_ARCH(grovemoe) = {

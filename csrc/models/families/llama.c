@@ -72,3 +72,34 @@ EL_ARCH(minicpm) = {
     .traits = {.may_have_experts = true, .experts_normalise = true},
     .hparams = minicpm_hparams,
 };
+
+EL_ARCH(pangu_embedded) = {.name = "pangu-embedded", .traits = {.rope = EL_ROPE_HALVES}};
+
+EL_ARCH(maincoder) = {.name = "maincoder", .traits = {.qk_norm = EL_QK_NORM, .qk_norm_after_rope = true}};
+
+EL_ARCH(bitnet) = {.name = "bitnet", .traits = {.rope = EL_ROPE_HALVES, .sub_norms = true}};
+
+static edgellm_status refact_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    (void)file;
+    (void)arch;
+    hp->alibi_max_bias = 8;
+    return EDGELLM_OK;
+}
+
+EL_ARCH(refact) = {.name = "refact", .traits = {.rope = EL_ROPE_OFF}, .hparams = refact_hparams};
+
+/* The text part: its images have weights of their own. Rope as it was first published, whatever a file says. */
+static edgellm_status cogvlm_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    (void)file;
+    (void)arch;
+    hp->rope_base = 10000;
+    hp->rope_factor = hp->rope_attn_factor = 1;
+    hp->yarn_ext_factor = 0;
+    for (int32_t i = 0; i < hp->n_layer; i++)
+        hp->layers[i].n_rot = hp->layers[i].head_k;
+    return EDGELLM_OK;
+}
+
+EL_ARCH(cogvlm) = {.name = "cogvlm", .traits = {.rope = EL_ROPE_HALVES}, .hparams = cogvlm_hparams};

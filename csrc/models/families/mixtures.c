@@ -2,6 +2,7 @@
  * Mellum 2, Maple.
  * Sources: rednote-hilab, MiniMax, Xiaomi, JetBrains 2025 and later: the published model code of each. */
 #include "arch.h"
+#include "layer_blocks.h"
 
 EL_ARCH(dots1) = {
     .name = "dots1",
@@ -28,6 +29,15 @@ static edgellm_status mimo2_hparams(el_hparams *hp, const el_gguf *file, const e
     return el_key_f32(file, arch, "attention.value_scale", 1e-6f, 1e6f, &hp->attn_value_scale);
 }
 
+/* The projections have no biases, whatever a file holds. */
+static void mimo2_load(el_loader *l)
+{
+    for (int32_t i = 0; i < l->model->hp.n_layer; i++) {
+        el_attention *w = l->model->layers[i].mixer;
+        w->q.b = w->k.b = w->v.b = w->out.b = NULL;
+    }
+}
+
 EL_ARCH(mimo2) = {
     .name = "mimo2",
     .traits = {.rope = EL_ROPE_HALVES,
@@ -39,6 +49,7 @@ EL_ARCH(mimo2) = {
                .rope_base_sliding = 10000,
                .sliding_unscaled = true},
     .hparams = mimo2_hparams,
+    .load = mimo2_load,
 };
 
 /* Sliding layers rotate as before the context was stretched. */

@@ -12,8 +12,8 @@ static edgellm_status smallthinker_hparams(el_hparams *hp, const el_gguf *file, 
     (void)file;
     if (hp->window > 0) {
         hp->window = WINDOW;
-        for (int32_t i = 0; i < hp->n_layer; i += FULL_PERIOD)
-            hp->layers[i].n_rot = 0;
+        for (int32_t i = 0; hp->n_layer != FULL_PERIOD && i < hp->n_layer; i += FULL_PERIOD)
+            hp->layers[i].n_rot = 0; /* but for models of just one period, in the runtimes that files are made for */
     }
     return el_key_require(hp->expert.n, arch, "expert_count");
 }
