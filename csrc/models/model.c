@@ -151,7 +151,7 @@ static void load_rope(el_loader *l)
         n_rot = m->hp.layers[i].sliding ? 0 : m->hp.layers[i].n_rot;
     for (int32_t i = 0; i < m->hp.n_layer && n_rot == 0; i++)
         n_rot = m->hp.layers[i].n_rot;
-    if (n_rot < 2)
+    if (n_rot < 2 || m->arch->traits.no_rope_factors)
         return;
     m->rope_freqs = load_rope_factors(l, "rope_freqs.weight", n_rot);
     m->rope_long = load_rope_factors(l, "rope_factors_long.weight", n_rot);

@@ -55,6 +55,8 @@ static void apertus_load(el_loader *l)
     el_model *m = l->model;
 
     for (int32_t i = 0; i < m->hp.n_layer && l->status == EDGELLM_OK; i++) {
+        el_attention *attention = m->layers[i].mixer;
+        attention->q_norm.b = attention->k_norm.b = NULL; /* whatever a file holds */
         m->layers[i].own = el_load_memory(l, sizeof(xielu));
         if (m->layers[i].own)
             l->status = read_layer(m->file, i, m->layers[i].own);

@@ -11,7 +11,22 @@ static edgellm_status not_causal(el_hparams *hp, const el_gguf *file, const el_a
     return EDGELLM_OK;
 }
 
-EL_ARCH(llada) = {.name = "llada", .hparams = not_causal};
+/* Biases are those of queries, keys and values alone, whatever a file holds. */
+static void llada_load(el_loader *l)
+{
+    for (int32_t i = 0; i < l->model->hp.n_layer; i++) {
+        el_ffn *ffn = &l->model->layers[i].ffn;
+        ((el_attention *)l->model->layers[i].mixer)->out.b = NULL;
+        ffn->gate.b = ffn->up.b = ffn->down.b = NULL;
+    }
+}
+
+EL_ARCH(llada) = {
+    .name = "llada",
+    .traits = {.no_rope_factors = true},
+    .hparams = not_causal,
+    .load = llada_load,
+};
 
 /* Its output has no bias, whatever a file holds. */
 static void dream_load(el_loader *l) { l->model->output.b = NULL; }

@@ -73,7 +73,7 @@ EL_ARCH(minicpm) = {
     .hparams = minicpm_hparams,
 };
 
-EL_ARCH(pangu_embedded) = {.name = "pangu-embedded", .traits = {.rope = EL_ROPE_HALVES}};
+EL_ARCH(pangu_embedded) = {.name = "pangu-embedded", .traits = {.rope = EL_ROPE_HALVES, .no_rope_factors = true}};
 
 EL_ARCH(maincoder) = {.name = "maincoder", .traits = {.qk_norm = EL_QK_NORM, .qk_norm_after_rope = true}};
 
@@ -87,7 +87,22 @@ static edgellm_status refact_hparams(el_hparams *hp, const el_gguf *file, const 
     return EDGELLM_OK;
 }
 
-EL_ARCH(refact) = {.name = "refact", .traits = {.rope = EL_ROPE_OFF}, .hparams = refact_hparams};
+/* Biases are those of queries, keys and values alone, whatever a file holds. */
+static void refact_load(el_loader *l)
+{
+    for (int32_t i = 0; i < l->model->hp.n_layer; i++) {
+        el_ffn *ffn = &l->model->layers[i].ffn;
+        ((el_attention *)l->model->layers[i].mixer)->out.b = NULL;
+        ffn->gate.b = ffn->up.b = ffn->down.b = NULL;
+    }
+}
+
+EL_ARCH(refact) = {
+    .name = "refact",
+    .traits = {.rope = EL_ROPE_OFF},
+    .hparams = refact_hparams,
+    .load = refact_load,
+};
 
 /* The text part: its images have weights of their own. Rope as it was first published, whatever a file says. */
 static edgellm_status cogvlm_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
@@ -102,4 +117,4 @@ static edgellm_status cogvlm_hparams(el_hparams *hp, const el_gguf *file, const 
     return EDGELLM_OK;
 }
 
-EL_ARCH(cogvlm) = {.name = "cogvlm", .traits = {.rope = EL_ROPE_HALVES}, .hparams = cogvlm_hparams};
+EL_ARCH(cogvlm) = {.name = "cogvlm", .traits = {.rope = EL_ROPE_HALVES, .no_rope_factors = true}, .hparams = cogvlm_hparams};
