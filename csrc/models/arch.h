@@ -45,19 +45,22 @@ enum {
 typedef struct el_traits {
     el_rope_layout rope;
     el_activation activation;
-    bool ungated;    /* up, activation, down; no gate */
-    bool fused_gate; /* ffn_up holds gate and up, one after the other */
-    bool any_gate;   /* gated, fused or not, or ungated, as the file has it */
-    bool layer_norm; /* LayerNorm instead of RMSNorm; with a bias where the file has one */
-    bool no_norms;   /* norms without weights (OLMo) */
+    bool limit_before; /* swiglu_limit holds for the gate before the activation, not after it */
+    bool ungated;      /* up, activation, down; no gate */
+    bool fused_gate;   /* ffn_up holds gate and up, one after the other */
+    bool any_gate;     /* gated, fused or not, or ungated, as the file has it */
+    bool layer_norm;   /* LayerNorm instead of RMSNorm; with a bias where the file has one */
+    bool no_norms;     /* norms without weights (OLMo) */
     el_norm_place norm_place;
     float norm_eps;       /* of files that do not say; 0: they must */
     float post_norm_eps;  /* of norms after a block, if it differs */
     const char *ffn_norm; /* tensor of the norm before the feed-forward block, if it is not "ffn_norm" */
     const char *attn_post_norm, *ffn_post_norm; /* likewise, "post_attention_norm" and "post_ffw_norm" */
     bool sub_norms;                             /* of what goes into the output and the down projection (BitNet) */
+    bool attn_norm_optional;                    /* in layers that have no attention (Deci) */
     bool first_unnormed;                        /* the first layer has no norm before attention (ModernBERT) */
     const char *embd_norm;                      /* tensor of a norm of the embeddings; NULL: there is none */
+    bool embd_norm_plain;                       /* the embeddings are normed without weights */
     const char *output_norm;                    /* NULL: "output_norm" */
     bool no_layers;                             /* the family loads its layers by itself */
     bool no_output_norm;                        /* there is none */
@@ -84,8 +87,10 @@ typedef struct el_traits {
     int32_t expert_keys;     /* EL_EXPERT_* that the file may say */
     bool experts_normalise;  /* default of expert_weights_norm */
     el_gating gating;        /* default of expert_gating_func; 0: softmax */
+    bool router_scale;       /* ffn_gate_inp.scale, of each element that the family feeds the router (Gemma 4) */
     bool shared_experts;     /* ffn_*_shexp: a dense block beside the mixture, times the sigmoid of ffn_gate_inp_shexp
                                 where the file has that */
+    bool no_rope_factors; /* frequency factors of a file do not count */
     bool yarn_keys;          /* the file may tune YaRN: log multiplier and betas */
     int32_t sliding_period;  /* every n-th layer is full, the others slide, when the file has a window but no pattern */
     bool full_first;         /* it is the first of each n, not the last */

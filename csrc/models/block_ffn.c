@@ -50,7 +50,10 @@ struct ggml_tensor *el_build_gated_within(el_graph *g, struct ggml_tensor *gate,
 {
     if (!gate || limit == 0)
         return el_build_gated(g, gate, up);
-    gate = ggml_clamp(g->ctx, activated(g, gate), -INFINITY, limit);
+    if (g->model->arch->traits.limit_before)
+        gate = activated(g, ggml_clamp(g->ctx, gate, -INFINITY, limit));
+    else
+        gate = ggml_clamp(g->ctx, activated(g, gate), -INFINITY, limit);
     return ggml_mul(g->ctx, gate, ggml_clamp(g->ctx, up, -limit, limit));
 }
 

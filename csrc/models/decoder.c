@@ -87,7 +87,7 @@ struct ggml_tensor *el_build_embeddings(el_graph *g)
         x = ggml_add(g->ctx, x, ggml_get_rows(g->ctx, m->position_embd, g->in.positions));
     if (m->token_types) /* all tokens are of the first kind: one text */
         x = ggml_add(g->ctx, x, ggml_view_1d(g->ctx, m->token_types, m->token_types->ne[0], 0));
-    return m->embd_norm.w ? el_build_norm(g, x, &m->embd_norm) : x;
+    return m->embd_norm.w || m->arch->traits.embd_norm_plain ? el_build_norm(g, x, &m->embd_norm) : x;
 }
 
 static struct ggml_tensor *softcap(el_graph *g, struct ggml_tensor *x, float cap)

@@ -6,7 +6,7 @@
 #include "layer_blocks.h"
 #include "ggml.h"
 
-enum { NODES_PER_LAYER = 128, NODES_BESIDES = 128 };
+enum { NODES_PER_LAYER = 192, NODES_BESIDES = 128 };
 
 static size_t max_nodes(const el_model *model, int32_t n_adapters)
 {
@@ -124,7 +124,7 @@ struct ggml_tensor *el_build_rms_norm(el_graph *g, struct ggml_tensor *x, struct
 
 struct ggml_tensor *el_build_norm(el_graph *g, struct ggml_tensor *x, const el_norm *norm)
 {
-    if (!g->model->arch->traits.layer_norm)
+    if (!g->model->hp.layer_norm)
         x = el_build_rms_norm(g, x, norm->w);
     else {
         x = ggml_norm(g->ctx, x, g->model->hp.norm_eps);

@@ -12,7 +12,8 @@ enum { MAX_EMBD = 1 << 17, MAX_EXPERTS = 1 << 12, MAX_VOCAB = 1 << 24, MAX_CTX =
 
 static edgellm_status read_sizes(el_hparams *hp, const el_gguf *file, const el_arch *arch, int32_t n_vocab)
 {
-    const char *eps = arch->traits.layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    static const char *const names[] = {"attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"};
+    const char *eps = names[arch->traits.layer_norm], *other_eps = names[!arch->traits.layer_norm];
     int32_t n_guessing = 0;
     edgellm_status status = EDGELLM_OK;
 
@@ -29,8 +30,8 @@ static edgellm_status read_sizes(el_hparams *hp, const el_gguf *file, const el_a
     EL_TRY(el_key_i32(file, arch, "nextn_predict_layers", 0, hp->n_layer - 1, &n_guessing));
     hp->n_layer -= n_guessing;
     EL_TRY(el_key_f32(file, arch, eps, 1e-12f, 1.0f, &hp->norm_eps));
-    if (hp->norm_eps == 0 && !arch->traits.layer_norm) /* Nemotron-H's name of it */
-        EL_TRY(el_key_f32(file, arch, "attention.layer_norm_epsilon", 1e-12f, 1.0f, &hp->norm_eps));
+    if (hp->norm_eps == 0) /* Nemotron-H's and Cohere 2 MoE's name of it */
+        EL_TRY(el_key_f32(file, arch, other_eps, 1e-12f, 1.0f, &hp->norm_eps));
     if (hp->norm_eps == 0)
         hp->norm_eps = arch->traits.norm_eps;
     if (hp->norm_eps == 0)
@@ -51,6 +52,7 @@ static edgellm_status read_scales(el_hparams *hp, const el_gguf *file, const el_
         EL_TRY(el_key_f32(file, arch, "logit_scale", 1e-6f, 1e6f, &hp->logit_scale));
     }
     hp->rope_layout = arch->traits.rope;
+    hp->layer_norm = arch->traits.layer_norm;
     hp->activation = (int32_t)arch->traits.activation;
     hp->causal = !arch->traits.encoder;
     EL_TRY(el_key_bool(file, arch, "attention.causal", &hp->causal));

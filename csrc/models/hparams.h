@@ -93,11 +93,13 @@ typedef struct el_hparams {
     int32_t n_positions; /* rows of a table of positions, which limits the context; 0: there is none */
     int32_t n_embd;
     int32_t n_layer;
-    int32_t n_ff;   /* of the first layer that has a dense block */
-    int32_t window; /* positions a sliding layer sees, see el_window; 0: none slides */
+    int32_t n_layer_stored; /* in the file; later ones repeat them (Nanbeige); 0: all */
+    int32_t n_ff;           /* of the first layer that has a dense block */
+    int32_t window;         /* positions a sliding layer sees, see el_window; 0: none slides */
     el_window window_kind;
     bool causal;           /* a row sees only positions up to its own */
     bool parallel;         /* see el_traits */
+    bool layer_norm;       /* the traits' unless the file says otherwise, like activation */
     int32_t activation;    /* el_activation; the traits' unless the file says otherwise */
     int32_t pooling;       /* edgellm_pooling that the file names; EDGELLM_POOLING_MODEL: none */
     bool rank_of_mean;     /* a classifier reads the mean of all rows instead of one row */

@@ -71,7 +71,7 @@ extern const el_mixer el_mixer_delta; /* the gated delta rule, with the numbers 
 
 /* act(gate) * up, or act(up) when gate is NULL. */
 struct ggml_tensor *el_build_gated(struct el_graph *g, struct ggml_tensor *gate, struct ggml_tensor *up);
-/* The same with act(gate) at most limit and up within -limit .. limit; 0: no limit (Step 3.5). */
+/* The same with act(gate), or gate, at most limit and up within -limit .. limit; 0: no limit. */
 struct ggml_tensor *el_build_gated_within(struct el_graph *g, struct ggml_tensor *gate, struct ggml_tensor *up,
                                           float limit);
 struct ggml_tensor *el_build_ffn(struct el_graph *g, const el_ffn *w, struct ggml_tensor *x);

@@ -55,14 +55,22 @@ el_experts *el_load_mixture(el_loader *l)
 {
     const el_expert_hparams *e = &l->model->hp.expert;
     const int64_t n_embd = l->model->hp.n_embd, width = e->n_latent ? e->n_latent : n_embd;
-    const int64_t n_ff = e->n_ff ? e->n_ff : width_inside(l, "ffn_down_exps");
+    const bool told = el_has(l, "ffn_down_exps.weight");
+    const int64_t n_ff = told ? width_inside(l, "ffn_down_exps") : e->n_ff;
     el_experts *x = el_load_memory(l, sizeof *x);
 
     if (!x)
         return NULL;
     x->limit = l->model->hp.layers[l->layer].swiglu_limit_experts;
-    x->router = el_load_linear(l, "ffn_gate_inp", EL_REQUIRED, n_embd, e->n);
+    if (l->model->arch->traits.router_scale) {
+        x->router.w = el_load(l, "ffn_gate_inp.weight", EL_REQUIRED, EL_MATRIX, n_embd, e->n, 1);
+        x->router_scale = el_load_vector(l, "ffn_gate_inp.scale", EL_REQUIRED, n_embd);
+    } else {
+        x->router = el_load_linear(l, "ffn_gate_inp", EL_REQUIRED, n_embd, e->n);
+    }
     x->choice_bias = el_load_vector(l, "exp_probs_b.bias", EL_OPTIONAL, e->n);
+    if (!x->choice_bias)
+        x->choice_bias = el_load_vector(l, "exp_probs_b", EL_OPTIONAL, e->n); /* the name that some families have */
     if (el_has(l, "ffn_gate_up_exps.weight")) {
         const el_linear both = el_load_experts(l, "ffn_gate_up_exps", EL_REQUIRED, width, 2 * n_ff);
         x->gate = el_rows_of(l, both, 0, n_ff);
@@ -91,9 +99,9 @@ static void load_layer(el_loader *l, el_layer *w, const el_layer_hparams *lh)
     const bool sum = traits->norm_place == EL_NORM_SUM;
     const el_need before = traits->norm_place == EL_NORM_AFTER || sum || traits->no_norms ? EL_OPTIONAL : EL_REQUIRED;
     const bool has_ffn = lh->experts || lh->n_ff > 0;
+    const bool bare = (traits->first_unnormed && l->layer == 0) || (traits->attn_norm_optional && !lh->mixer);
 
-    w->attn_norm =
-        el_load_norm(l, "attn_norm", traits->first_unnormed && l->layer == 0 ? EL_OPTIONAL : before, hp->n_embd);
+    w->attn_norm = el_load_norm(l, "attn_norm", bare ? EL_OPTIONAL : before, hp->n_embd);
     if (lh->mixer)
         w->mixer = lh->mixer->load(l, lh);
     if (traits->norm_place != EL_NORM_BEFORE) {
@@ -138,10 +146,12 @@ static void load_rope(el_loader *l)
     el_model *m = l->model;
     int32_t n_rot = 0;
 
+    /* full layers' if any of them rotates */
     for (int32_t i = 0; i < m->hp.n_layer && n_rot == 0; i++)
-        if (!m->hp.layers[i].sliding || i == m->hp.n_layer - 1)
-            n_rot = m->hp.layers[i].n_rot;
-    if (n_rot < 2)
+        n_rot = m->hp.layers[i].sliding ? 0 : m->hp.layers[i].n_rot;
+    for (int32_t i = 0; i < m->hp.n_layer && n_rot == 0; i++)
+        n_rot = m->hp.layers[i].n_rot;
+    if (n_rot < 2 || m->arch->traits.no_rope_factors)
         return;
     m->rope_freqs = load_rope_factors(l, "rope_freqs.weight", n_rot);
     m->rope_long = load_rope_factors(l, "rope_factors_long.weight", n_rot);
@@ -194,7 +204,10 @@ static edgellm_status load_weights(el_model *m)
     load_ends(&l);
     load_rope(&l);
     for (l.layer = 0; l.layer < hp->n_layer && !m->arch->traits.no_layers && l.status == EDGELLM_OK; l.layer++)
-        load_layer(&l, &m->layers[l.layer], &hp->layers[l.layer]);
+        if (hp->n_layer_stored == 0 || l.layer < hp->n_layer_stored)
+            load_layer(&l, &m->layers[l.layer], &hp->layers[l.layer]);
+        else
+            m->layers[l.layer] = m->layers[l.layer % hp->n_layer_stored];
     l.layer = -1;
     if (m->arch->load && l.status == EDGELLM_OK)
         m->arch->load(&l);

@@ -25,9 +25,10 @@ typedef struct el_ffn {
 
 typedef struct el_experts {
     el_linear router;
-    struct ggml_tensor *choice_bias; /* added to the router's probabilities for the choice alone; NULL: none */
-    el_linear gate, up, down;        /* [in, out, n] and biases [out, n] */
-    float limit;                     /* as in el_ffn */
+    struct ggml_tensor *router_scale; /* [n_embd]; NULL: none */
+    struct ggml_tensor *choice_bias;  /* added to the router's probabilities for the choice alone; NULL: none */
+    el_linear gate, up, down;         /* [in, out, n] and biases [out, n] */
+    float limit;                      /* as in el_ffn */
     el_linear into, back;            /* the experts' own, narrower space; w NULL: they read and write rows themselves */
     el_ffn shared;                   /* up.w NULL: none */
     struct ggml_tensor *shared_gate; /* [n_embd]; NULL: the shared experts count fully */

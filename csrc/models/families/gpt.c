@@ -23,6 +23,11 @@ EL_ARCH(starcoder2) = {
     .traits = {.rope = EL_ROPE_HALVES, .activation = EL_ACT_GELU, .ungated = true, .layer_norm = true},
 };
 
+EL_ARCH(codeshell) = {
+    .name = "codeshell",
+    .traits = {.rope = EL_ROPE_HALVES, .activation = EL_ACT_GELU, .ungated = true, .layer_norm = true},
+};
+
 EL_ARCH(gptneox) = {
     .name = "gptneox",
     .traits =

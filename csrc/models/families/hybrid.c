@@ -48,14 +48,11 @@ static struct ggml_tensor *both_build(el_graph *g, int32_t layer, struct ggml_te
 
 static const el_mixer both = {"attention+mamba2", both_hparams, both_load, both_build};
 
-static void falcon_h1_load(el_loader *l) { l->model->rope_freqs = l->model->rope_long = l->model->rope_short = NULL; }
-
 EL_ARCH(falcon_h1) = {
     .name = "falcon-h1", /* its multipliers are in the weights of the file */
-    .traits = {.rope = EL_ROPE_HALVES},
+    .traits = {.rope = EL_ROPE_HALVES, .no_rope_factors = true},
     .mixer = &both,
     .hparams = el_key_ssm,
-    .load = falcon_h1_load,
 };
 
 /* ---- Jamba -------------------------------------------------------------------------------- */

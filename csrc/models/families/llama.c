@@ -33,49 +33,18 @@ EL_ARCH(arcee) = {.name = "arcee", .traits = {.activation = EL_ACT_RELU_SQUARED,
 
 EL_ARCH(seed_oss) = {.name = "seed_oss", .traits = {.rope = EL_ROPE_HALVES, .ffn_norm = "post_attention_norm"}};
 
-EL_ARCH(exaone) = {.name = "exaone", .traits = {.rope = EL_ROPE_HALVES}};
-
-/* The 32B model alone slides, and its full layers do not rotate. */
-static edgellm_status exaone4_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    enum { LAYERS_OF_32B = 64 };
-
-    (void)file;
-    (void)arch;
-    if (hp->n_layer != LAYERS_OF_32B)
-        hp->window = 0;
-    for (int32_t i = 0; i < hp->n_layer; i++) {
-        if (hp->window == 0)
-            hp->layers[i].sliding = false;
-        else if (!hp->layers[i].sliding)
-            hp->layers[i].n_rot = 0;
-    }
-    return EDGELLM_OK;
-}
-
-EL_ARCH(exaone4) = {
-    .name = "exaone4",
-    .traits = {.rope = EL_ROPE_HALVES,
-               .norm_place = EL_NORM_AFTER,
-               .qk_norm = EL_QK_NORM,
-               .sliding_period = 4,
-               .window = 4096},
-    .hparams = exaone4_hparams,
-};
-
 EL_ARCH(orion) = {.name = "orion", .traits = {.rope = EL_ROPE_HALVES, .layer_norm = true}};
 
-/* The 13B model has ALiBi instead of rope. */
+/* The 7B model alone rotates, the 13B model has ALiBi; files know them by their layers. */
 static edgellm_status baichuan_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
-    enum { LAYERS_OF_13B = 40 };
+    enum { LAYERS_OF_7B = 32, LAYERS_OF_13B = 40 };
 
     (void)file;
     (void)arch;
-    if (hp->n_layer != LAYERS_OF_13B)
-        return EDGELLM_OK;
-    hp->alibi_max_bias = 8;
-    for (int32_t i = 0; i < hp->n_layer; i++)
+    if (hp->n_layer == LAYERS_OF_13B)
+        hp->alibi_max_bias = 8;
+    for (int32_t i = 0; hp->n_layer != LAYERS_OF_7B && i < hp->n_layer; i++)
         hp->layers[i].n_rot = 0;
     return EDGELLM_OK;
 }
@@ -104,16 +73,48 @@ EL_ARCH(minicpm) = {
     .hparams = minicpm_hparams,
 };
 
-/* The output projection has no bias, whatever a file holds. */
-static void ernie_load(el_loader *l)
+EL_ARCH(pangu_embedded) = {.name = "pangu-embedded", .traits = {.rope = EL_ROPE_HALVES, .no_rope_factors = true}};
+
+EL_ARCH(maincoder) = {.name = "maincoder", .traits = {.qk_norm = EL_QK_NORM, .qk_norm_after_rope = true}};
+
+EL_ARCH(bitnet) = {.name = "bitnet", .traits = {.rope = EL_ROPE_HALVES, .sub_norms = true}};
+
+static edgellm_status refact_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
-    for (int32_t i = 0; i < l->model->hp.n_layer; i++)
-        ((el_attention *)l->model->layers[i].mixer)->out.b = NULL;
+    (void)file;
+    (void)arch;
+    hp->alibi_max_bias = 8;
+    return EDGELLM_OK;
 }
 
-EL_ARCH(ernie4_5) = {.name = "ernie4_5", .load = ernie_load};
+/* Biases are those of queries, keys and values alone, whatever a file holds. */
+static void refact_load(el_loader *l)
+{
+    for (int32_t i = 0; i < l->model->hp.n_layer; i++) {
+        el_ffn *ffn = &l->model->layers[i].ffn;
+        ((el_attention *)l->model->layers[i].mixer)->out.b = NULL;
+        ffn->gate.b = ffn->up.b = ffn->down.b = NULL;
+    }
+}
 
-EL_ARCH(hunyuan_dense) = {
-    .name = "hunyuan-dense",
-    .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .qk_norm_after_rope = true},
+EL_ARCH(refact) = {
+    .name = "refact",
+    .traits = {.rope = EL_ROPE_OFF},
+    .hparams = refact_hparams,
+    .load = refact_load,
 };
+
+/* The text part: its images have weights of their own. Rope as it was first published, whatever a file says. */
+static edgellm_status cogvlm_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    (void)file;
+    (void)arch;
+    hp->rope_base = 10000;
+    hp->rope_factor = hp->rope_attn_factor = 1;
+    hp->yarn_ext_factor = 0;
+    for (int32_t i = 0; i < hp->n_layer; i++)
+        hp->layers[i].n_rot = hp->layers[i].head_k;
+    return EDGELLM_OK;
+}
+
+EL_ARCH(cogvlm) = {.name = "cogvlm", .traits = {.rope = EL_ROPE_HALVES, .no_rope_factors = true}, .hparams = cogvlm_hparams};
