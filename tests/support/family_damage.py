@@ -471,6 +471,8 @@ def fault(outcome: Outcome) -> str:
         return outcome.died
     if outcome.case == "sound" and text and "classifier" not in text and "logits" not in text:
         return f"the sound model is refused: {text}"
+    if "do not fit together" in text:
+        return f"ggml had to be stopped: {text}"
     if text and not (20 < len(text) <= 600 and text.isprintable() and "(null)" not in text and "GGML" not in text):
         return f"no sentence: {text!r}"
     return ""
@@ -491,6 +493,7 @@ def main() -> int:
     parser.add_argument("arch", nargs="*", help="families; all by default")
     parser.add_argument("--all", action="store_true", help="every case")
     parser.add_argument("-n", type=int, default=60, help="cases of each family")
+    parser.add_argument("--part", default="1/1", help="k/n: every n-th family from the k-th on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="cases whose names contain this")
     parser.add_argument("--refusals", action="store_true", help="list the different sentences")
@@ -499,7 +502,8 @@ def main() -> int:
     sentences: dict[str, Outcome] = {}
     n_cases = n_faults = 0
     try:
-        for arch in args.arch or tiny.ARCHITECTURES:
+        k, n = map(int, args.part.split("/"))
+        for arch in (args.arch or tiny.ARCHITECTURES)[k - 1 :: n]:
             began = time.monotonic()
             chosen = cases(arch) if args.all or args.only else sample(arch, args.n, args.seed)
             outcomes = run(arch, [case for case in chosen if args.only in case.name], folder)
