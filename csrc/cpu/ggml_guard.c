@@ -1,4 +1,4 @@
-/* ggml_guard.c - a way back out of ggml's assertions, for quantizing alone. */
+/* ggml_guard.c - a way back out of ggml's assertions, for quantizing and for building graphs. */
 #include "ggml_guard.h"
 
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* ggml_guard.h - calls into ggml that may find one of its own rules broken and come back.
  * ggml ends the process after a failed assertion; its callback can only watch, unless it leaves by longjmp. That is
- * sound where the call holds no lock and owns no memory but its own stack, as ggml's quantizers do, and nowhere else.
- */
+ * sound where the call holds no lock and owns no memory but its own stack, as ggml's quantizers do and
+ * the building of a graph in memory of ours, and nowhere else. */
 #ifndef EL_GGML_GUARD_H
 #define EL_GGML_GUARD_H
 

@@ -3,8 +3,9 @@
 
 #include <math.h>
 
-#include "layer_blocks.h"
 #include "ggml.h"
+#include "ggml_guard.h"
+#include "layer_blocks.h"
 
 enum { NODES_PER_LAYER = 192, NODES_BESIDES = 128 };
 
@@ -60,6 +61,18 @@ static void make_inputs(el_graph *g)
     g->in.attn_temp = hp->attn_temp_scale != 0 ? input(g, GGML_TYPE_F32, 1, 1, s->n_rows, "attn_temp") : NULL;
 }
 
+static void build(void *data)
+{
+    el_graph *g = data;
+
+    g->nodes = ggml_new_graph_custom(g->ctx, max_nodes(g->model, g->options.adapters.n), false);
+    make_inputs(g);
+    if (g->model->arch->build)
+        g->model->arch->build(g);
+    else
+        el_build_decoder(g);
+}
+
 edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer_memory *layers, el_graph_shape shape,
                               el_graph_options options, void *memory)
 {
@@ -70,12 +83,14 @@ edgellm_status el_graph_build(el_graph *g, const el_model *model, const el_layer
     g->ctx = ggml_init(params);
     if (!g->ctx)
         return el_no_memory(params.mem_size);
-    g->nodes = ggml_new_graph_custom(g->ctx, max_nodes(model, options.adapters.n), false);
-    make_inputs(g);
-    if (model->arch->build)
-        model->arch->build(g);
-    else
-        el_build_decoder(g);
+    /* Families refuse what cannot be built when a file is opened. Should one have forgotten something, this request
+     * fails and the process lives on: nodes lie in the graph's own memory, and building takes no lock. */
+    if (!el_ggml_guarded(build, g))
+        return el_fail(EDGELLM_EUNSUPPORTED,
+                       "the sizes of this %s model do not fit together; "
+                       "please report it with "
+                       "what `edgellm gguf dump` says of the file",
+                       model->arch->name);
     return EDGELLM_OK;
 }
 
