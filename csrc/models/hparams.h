@@ -115,6 +115,7 @@ typedef struct el_hparams {
     float attn_scale;       /* of q . k */
     float attn_softcap;     /* 0: none */
     float attn_value_scale; /* of attention's result; 1: none */
+    float kda_bound;        /* negative: lower bound of delta attention's log decay; 0: none */
     float attn_clamp;       /* of q, k and v; 0: none */
     float alibi_max_bias;   /* 0: none */
     float logit_softcap;    /* 0: none */

@@ -63,9 +63,12 @@ extern const el_mixer el_mixer_mla;
 /* Reads and checks hp->mla and sets attn_scale: a family whose layers mix this way calls it in its hparams. */
 edgellm_status el_mla_keys(el_hparams *hp, const el_gguf *file, const el_arch *arch);
 
-/* ---- block_delta.c ------------------------------------------------------------------------ */
+/* ---- block_delta.c, block_kda.c ----------------------------------------------------------- */
 
 extern const el_mixer el_mixer_delta; /* the gated delta rule, with the numbers of hp.ssm */
+extern const el_mixer el_mixer_kda;   /* the same with a decay for each channel */
+/* Gives el_mixer_kda and its numbers to the layers whose attention.head_count_kv is 0. */
+edgellm_status el_kda_keys(el_hparams *hp, const el_gguf *file, const el_arch *arch);
 
 /* ---- block_ffn.c, block_experts.c --------------------------------------------------------- */
 
