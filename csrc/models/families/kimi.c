@@ -3,13 +3,10 @@
 #include "arch.h"
 #include "layer_blocks.h"
 
-/* The width of the shared experts is that of as many single ones, and the chosen ones' weights always sum to 1. */
 static edgellm_status kimi_linear_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     edgellm_status status = EDGELLM_OK;
 
-    hp->expert.n_ff_shared = 0;
-    hp->expert.normalise = true;
     EL_TRY(el_mla_keys(hp, file, arch));
     EL_TRY(el_kda_keys(hp, file, arch));
 done:
@@ -18,7 +15,11 @@ done:
 
 EL_ARCH(kimi_linear) = {
     .name = "kimi-linear",
-    .traits = {.rope = EL_ROPE_OFF, .may_have_experts = true, .expert_keys = true, .shared_experts = true},
+    .traits = {.rope = EL_ROPE_OFF,
+               .may_have_experts = true,
+               .expert_keys = EL_EXPERT_GATING | EL_EXPERT_SCALE | EL_EXPERT_LEADING,
+               .experts_normalise = true,
+               .shared_experts = true},
     .mixer = &el_mixer_mla,
     .hparams = kimi_linear_hparams,
 };

@@ -95,12 +95,9 @@ done:
 
 static edgellm_status experts_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
-    el_expert_hparams *e = &hp->expert;
     edgellm_status status = EDGELLM_OK;
 
-    EL_TRY(el_key_require(e->n, arch, "expert_count"));
-    if (e->n_ff == 0)
-        e->n_ff = hp->layers[0].n_ff / e->n_used;
+    EL_TRY(el_key_require(hp->expert.n, arch, "expert_count"));
     EL_TRY(dense_hparams(hp, file, arch));
 done:
     return status;
