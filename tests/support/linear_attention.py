@@ -32,7 +32,7 @@ def keys(arch: str) -> dict[str, Any]:
     sizes = {"conv_kernel": 4, "state_size": 16, "group_count": 2, "time_step_rank": 4, "inner_size": 64}
     keys = {f"ssm.{name}": value for name, value in sizes.items()}
     if arch == "qwen3next":
-        keys |= {"expert_count": 4, "expert_used_count": 2}
+        keys |= {"expert_count": 3, "expert_used_count": 3}  # all, whatever is rounded
     return keys | {"full_attention_interval": 2, "rope.dimension_count": 16}
 
 
@@ -69,7 +69,7 @@ def rwkv7_tensors(
     key: Mapping[str, Any], random: np.random.Generator, matrix: Callable[..., np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """A whole model but token_embd and output."""
-    n_embd, n_ff, ranks = key["embedding_length"], key["feed_forward_length"], {"w": 8, "a": 8, "v": 4, "g": 16}
+    n_embd, n_ff, ranks = key["embedding_length"], key["feed_forward_length"], {"w": 32, "a": 32, "v": 32, "g": 64}
 
     def norm(name: str) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{name}.weight", vector(random, n_embd, mean=1, spread=0.2)
