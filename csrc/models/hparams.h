@@ -165,6 +165,9 @@ void el_experts_where_routed(el_hparams *hp, const el_gguf *file);
 /* Layers whose attention.head_count_kv is 0 get that mixer, the others keep theirs. */
 edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch,
                              const struct el_mixer *without_heads);
+/* Layers that the file calls recurrent get that mixer; without that key all but every n-th. */
+edgellm_status el_key_recurrent(el_hparams *hp, const el_gguf *file, const struct el_arch *arch, int32_t interval,
+                                const struct el_mixer *recurrent, const struct el_mixer *others);
 /* ssm.*: hp->ssm. */
 edgellm_status el_key_ssm(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 /* EFORMAT unless value is positive. */

@@ -392,6 +392,18 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
         keys={**SHARED_KEYS, **SSM2, "full_attention_interval": 2, "rope.dimension_sections": [6, 5, 5, 0]},
         sizes=DELTA_SIZES,
     ),
+    "minimax-01": Family(
+        (
+            f"attn_norm attn_qkv=embd,q3 attn_gate=embd,q attn_norm_2=q attn_output {MOE}",
+            f"{ATTN} {MOE}",
+        ),
+        keys={
+            "feed_forward_length": "$expert_ff",
+            **EXPERTS,
+            "residual_scale": 3.5,
+            "full_attention_interval": 2,
+        },
+    ),
     "kimi-linear": Family(
         (
             f"{KDA} {GLU}",
