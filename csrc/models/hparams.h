@@ -162,6 +162,8 @@ edgellm_status el_key_layers_f32(el_hparams *hp, const el_gguf *file, const stru
                                  float lo, float hi, size_t at);
 /* Layers for which the file has a router, blk.N.ffn_gate_inp, are mixtures, the others dense. */
 void el_experts_where_routed(el_hparams *hp, const el_gguf *file);
+/* Models that see have a multi-section rope, which in a text is rope on halves. */
+edgellm_status el_key_sections(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 /* Layers whose attention.head_count_kv is 0 get that mixer, the others keep theirs. */
 edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch,
                              const struct el_mixer *without_heads);

@@ -142,6 +142,25 @@ done:
     return status;
 }
 
+edgellm_status el_key_sections(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    char key[KEY];
+    const el_gguf_kv *sections;
+    int64_t first = 0, second = 0;
+    edgellm_status status = EDGELLM_OK;
+
+    make_key(key, arch, "rope.dimension_sections");
+    sections = el_gguf_find(file, key);
+    if (!sections || sections->type != EL_GGUF_ARR || sections->n < 2)
+        return EDGELLM_OK;
+    EL_TRY(el_gguf_item_i64(sections, 0, &first));
+    EL_TRY(el_gguf_item_i64(sections, 1, &second));
+    if (first > 0 && second > 0)
+        hp->rope_layout = EL_ROPE_HALVES;
+done:
+    return status;
+}
+
 edgellm_status el_key_recurrent(el_hparams *hp, const el_gguf *file, const el_arch *arch, int32_t interval,
                                 const struct el_mixer *recurrent, const struct el_mixer *others)
 {
