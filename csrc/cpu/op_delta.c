@@ -13,7 +13,7 @@ enum { Q, K, V, ALPHA, BETA, BIAS, A, MEMORY, RUNS, N_SRCS };
 
 typedef struct delta_params {
     int32_t neighbours;
-    float eps;
+    float eps, bound;
 } delta_params;
 
 /* Of one value head; rows may stand apart. */
@@ -21,7 +21,7 @@ typedef struct head {
     const struct ggml_tensor *node;
     const el_kernels *kernels;
     int64_t n, value_head, key_head;
-    float eps;
+    float eps, bound;
 } head;
 
 static const float *floats_at(const struct ggml_tensor *t, int64_t i1, int64_t i2, int64_t i3)
@@ -52,8 +52,14 @@ static void decays(const head *h, float *decay, int64_t row)
     const float a = ((const float *)h->node->src[A]->data)[h->value_head];
 
     h->kernels->add(decay, gates_at(alpha, h->value_head, row), bias, n);
-    h->kernels->map(EL_MAP_SOFTPLUS, decay, decay, NULL, n, NULL);
-    h->kernels->scale(decay, decay, a, n);
+    if (h->bound != 0) {
+        h->kernels->scale(decay, decay, a, n);
+        h->kernels->map(EL_MAP_SIGMOID, decay, decay, NULL, n, NULL);
+        h->kernels->scale(decay, decay, h->bound, n);
+    } else {
+        h->kernels->map(EL_MAP_SOFTPLUS, decay, decay, NULL, n, NULL);
+        h->kernels->scale(decay, decay, a, n);
+    }
     h->kernels->map(EL_MAP_EXP, decay, decay, NULL, n, NULL);
     for (int64_t i = n; i < h->n; i++)
         decay[i] = decay[0];
@@ -90,6 +96,7 @@ static void delta_run(const struct ggml_tensor *node, int32_t chunk)
 
     memcpy(&params, el_op_params(node), sizeof params);
     h.eps = params.eps;
+    h.bound = params.bound;
     h.key_head = params.neighbours ? h.value_head / (n_value_heads / n_key_heads) : h.value_head % n_key_heads;
     state = el_run_state(node->src[MEMORY], run, h.value_head * h.n * h.n, h.n * h.n);
     for (int64_t row = run.first_row; row < run.first_row + run.n_rows; row++)
@@ -100,7 +107,7 @@ static const el_op delta = {"delta", delta_chunks, delta_run};
 
 struct ggml_tensor *el_op_delta(struct ggml_context *ctx, const el_delta *d)
 {
-    const delta_params params = {.neighbours = d->neighbours, .eps = d->eps};
+    const delta_params params = {.neighbours = d->neighbours, .eps = d->eps, .bound = d->bound};
     struct ggml_tensor *srcs[N_SRCS] = {
         [Q] = d->q,       [K] = d->k, [V] = d->v,           [ALPHA] = d->alpha, [BETA] = d->beta,
         [BIAS] = d->bias, [A] = d->a, [MEMORY] = d->memory, [RUNS] = d->runs};

@@ -21,6 +21,7 @@ typedef struct el_delta {
     struct ggml_tensor *alpha, *beta;
     struct ggml_tensor *bias;   /* F32, added to alpha: one for each of its numbers in a row */
     struct ggml_tensor *a;      /* F32 [n_value_heads], negative */
+    float bound;                /* not 0: a lower bound of the decay's logarithm, see below */
     struct ggml_tensor *memory; /* F32 [head * head * n_value_heads, n_states]: per value head, a row for each of its
                                    channels over the key's channels */
     struct ggml_tensor *runs;   /* see el_graph_inputs */
@@ -29,6 +30,7 @@ typedef struct el_delta {
 
 /* Per value head and token, with decay = exp(a * softplus(alpha + bias)) and step = sigmoid(beta):
  *     state = state decay;  state += step * (v - state k) k';  y = state q / sqrt(head)
+ * With a bound decay = exp(bound * sigmoid(a * (alpha + bias))).
  * Result [head, n_value_heads, rows]. */
 struct ggml_tensor *el_op_delta(struct ggml_context *ctx, const el_delta *d);
 

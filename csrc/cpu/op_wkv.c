@@ -22,10 +22,13 @@ typedef struct head {
     int64_t n, index;
 } head;
 
+/* What is the same for all rows has one. */
 static float *floats_of(const head *h, const struct ggml_tensor *t, int64_t row)
 {
     const int64_t shared = h->node->ne[1] / t->ne[1];
 
+    if (t->ne[2] == 1)
+        row = 0;
     return (float *)(void *)((char *)t->data + (size_t)(h->index / shared) * t->nb[1] + (size_t)row * t->nb[2]);
 }
 
@@ -56,7 +59,7 @@ static void step(const head *h, float *state, int64_t row)
     }
     h->kernels->state_step(y, state, &s);
     if (src[FIRST] && !src[RATE]) {
-        h->kernels->mul(probe, floats_of(h, src[FIRST], 0), key, h->n);
+        h->kernels->mul(probe, floats_of(h, src[FIRST], row), key, h->n);
         h->kernels->axpy(y, h->kernels->dot(probe, s.query, h->n), s.value, h->n);
     }
     if (h->params.scale != 1)

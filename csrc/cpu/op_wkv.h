@@ -10,7 +10,9 @@
 
 enum { EL_WKV_MAX_HEAD = 1024 };
 
-typedef struct el_wkv { /* F32 [head, n_head, rows]; k and v may have fewer heads, which neighbouring ones share */
+/* F32 [head, n_head, rows]; k and v may have fewer heads, which neighbouring ones share; decay may have one row for all
+ */
+typedef struct el_wkv {
     struct ggml_tensor *r, *decay, *k, *v;
     bool complement;            /* k stands for (1 - decay) k */
     struct ggml_tensor *first;  /* [head, n_head] or NULL: a token counts by itself as its key times this */

@@ -48,18 +48,13 @@ static el_norm load_head_norm(el_loader *l, const char *name, const char *weight
     return norm;
 }
 
-/* What the result passes through before the output projection. */
-static void load_gate(el_loader *l, const el_layer_hparams *lh, el_attention *w)
+el_linear el_load_attn_gate(el_loader *l, int32_t n_head, int64_t n)
 {
-    const el_traits *traits = &l->model->arch->traits;
     const el_gguf_tensor *gate = el_find(l, "attn_gate", "weight");
-    const int64_t n = (int64_t)lh->n_head * lh->head_v;
 
-    if (traits->attn_gate && gate)
-        w->gate = el_load_linear(l, "attn_gate", EL_REQUIRED, l->model->hp.n_embd,
-                                 gate->ne[1] == lh->n_head ? lh->n_head : n);
-    if (traits->sub_norms)
-        w->sub_norm = el_load_norm(l, "attn_sub_norm", EL_REQUIRED, n);
+    if (!l->model->arch->traits.attn_gate || !gate)
+        return (el_linear){NULL, NULL, NULL};
+    return el_load_linear(l, "attn_gate", EL_REQUIRED, l->model->hp.n_embd, gate->ne[1] == n_head ? n_head : n);
 }
 
 void el_load_qkv(el_loader *l, el_attention *w, int64_t n_q, int64_t n_k, int64_t n_v)
@@ -101,7 +96,9 @@ void *el_attention_load(el_loader *l, const el_layer_hparams *lh)
     }
     if (traits->sinks || traits->some_sinks)
         w->sinks = el_load_vector(l, "attn_sinks.weight", traits->sinks ? EL_REQUIRED : EL_OPTIONAL, lh->n_head);
-    load_gate(l, lh, w);
+    w->gate = el_load_attn_gate(l, lh->n_head, (int64_t)lh->n_head * lh->head_v);
+    if (traits->sub_norms)
+        w->sub_norm = el_load_norm(l, "attn_sub_norm", EL_REQUIRED, (int64_t)lh->n_head * lh->head_v);
     return w;
 }
 
@@ -221,20 +218,19 @@ static void remember(el_graph *g, int32_t layer, struct ggml_tensor *x)
     el_build_cache_write(g, layer, ggml_reshape_2d(g->ctx, k, lh->k_width, rows), v);
 }
 
-/* The result of attention times its gate. x: what attention read */
-static struct ggml_tensor *gated(el_graph *g, const el_layer_hparams *lh, const el_linear *linear,
-                                 struct ggml_tensor *x, struct ggml_tensor *y)
+struct ggml_tensor *el_build_attn_gate(el_graph *g, const el_linear *linear, int32_t n_head, struct ggml_tensor *x,
+                                       struct ggml_tensor *y)
 {
-    const int64_t rows = x->ne[1];
+    const int64_t n = y->ne[0], rows = x->ne[1];
     struct ggml_tensor *gate = el_build_linear(g, linear, x);
 
     gate = g->model->arch->traits.attn_gate == EL_ATTN_GATE_SOFTPLUS ? ggml_softplus(g->ctx, gate)
                                                                      : ggml_sigmoid(g->ctx, gate);
-    if (gate->ne[0] == y->ne[0])
+    if (gate->ne[0] == n)
         return ggml_mul(g->ctx, y, gate);
-    y = ggml_reshape_3d(g->ctx, y, lh->head_v, lh->n_head, rows);
-    y = ggml_mul(g->ctx, y, ggml_reshape_3d(g->ctx, gate, 1, lh->n_head, rows));
-    return ggml_reshape_2d(g->ctx, y, (int64_t)lh->head_v * lh->n_head, rows);
+    y = ggml_reshape_3d(g->ctx, y, n / n_head, n_head, rows);
+    y = ggml_mul(g->ctx, y, ggml_reshape_3d(g->ctx, gate, 1, n_head, rows));
+    return ggml_reshape_2d(g->ctx, y, n, rows);
 }
 
 static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor *x)
@@ -253,7 +249,7 @@ static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor 
         return NULL;
     y = el_build_scale(g, el_build_attend(g, layer, q, w->sinks), hp->attn_value_scale);
     if (w->gate.w)
-        y = gated(g, lh, &w->gate, x, y);
+        y = el_build_attn_gate(g, &w->gate, lh->n_head, x, y);
     if (w->sub_norm.w)
         y = el_build_norm(g, y, &w->sub_norm);
     return el_build_linear(g, &w->out, y);

@@ -17,6 +17,7 @@ typedef struct mla {       /* weights */
     el_linear kv_a;     /* makes latent and rotated part */
     el_linear k_b, v_b; /* [nope, rank, n_head] and [rank, head_v, n_head]; absorbed */
     el_linear kv_b;     /* [rank, (nope + head_v) * n_head]; not absorbed */
+    el_linear gate;     /* w NULL: none */
     el_linear out;
 } mla;
 
@@ -102,6 +103,7 @@ static void *load(el_loader *l, const el_layer_hparams *lh)
         w->v_b.w = el_load(l, "attn_v_b.weight", EL_REQUIRED, EL_MATRIX, m->kv_rank, m->head_v, n_head);
     } else
         w->kv_b = el_load_linear(l, "attn_kv_b", EL_REQUIRED, m->kv_rank, n_head * (nope + m->head_v));
+    w->gate = el_load_attn_gate(l, lh->n_head, n_head * m->head_v);
     w->out = el_load_linear(l, "attn_output", EL_REQUIRED, n_head * m->head_v, n_embd);
     return w;
 }
@@ -182,6 +184,8 @@ static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor 
     k_rot = el_build_rope(g, lh, k_rot);
     latent = el_build_norm(g, latent, &w->kv_a_norm);
     y = (m->absorbed ? absorbed : whole)(g, layer, w, q, q_rot, latent, k_rot);
+    if (y && w->gate.w)
+        y = el_build_attn_gate(g, &w->gate, lh->n_head, x, y);
     return y ? el_build_linear(g, &w->out, y) : NULL;
 }
 

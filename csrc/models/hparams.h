@@ -117,6 +117,7 @@ typedef struct el_hparams {
     float attn_scale;       /* of q . k */
     float attn_softcap;     /* 0: none */
     float attn_value_scale; /* of attention's result; 1: none */
+    float kda_bound;        /* negative: lower bound of delta attention's log decay; 0: none */
     float attn_clamp;       /* of q, k and v; 0: none */
     float alibi_max_bias;   /* 0: none */
     float logit_softcap;    /* 0: none */
@@ -163,9 +164,14 @@ edgellm_status el_key_layers_f32(el_hparams *hp, const el_gguf *file, const stru
                                  float lo, float hi, size_t at);
 /* Layers for which the file has a router, blk.N.ffn_gate_inp, are mixtures, the others dense. */
 void el_experts_where_routed(el_hparams *hp, const el_gguf *file);
+/* Models that see have a multi-section rope, which in a text is rope on halves. */
+edgellm_status el_key_sections(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 /* Layers whose attention.head_count_kv is 0 get that mixer, the others keep theirs. */
 edgellm_status el_key_mixers(el_hparams *hp, const el_gguf *file, const struct el_arch *arch,
                              const struct el_mixer *without_heads);
+/* Layers that the file calls recurrent get that mixer; without that key all but every n-th. */
+edgellm_status el_key_recurrent(el_hparams *hp, const el_gguf *file, const struct el_arch *arch, int32_t interval,
+                                const struct el_mixer *recurrent, const struct el_mixer *others);
 /* ssm.*: hp->ssm. */
 edgellm_status el_key_ssm(el_hparams *hp, const el_gguf *file, const struct el_arch *arch);
 /* EFORMAT unless value is positive. */

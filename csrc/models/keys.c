@@ -142,6 +142,48 @@ done:
     return status;
 }
 
+edgellm_status el_key_sections(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    char key[KEY];
+    const el_gguf_kv *sections;
+    int64_t first = 0, second = 0;
+    edgellm_status status = EDGELLM_OK;
+
+    make_key(key, arch, "rope.dimension_sections");
+    sections = el_gguf_find(file, key);
+    if (!sections || sections->type != EL_GGUF_ARR || sections->n < 2)
+        return EDGELLM_OK;
+    EL_TRY(el_gguf_item_i64(sections, 0, &first));
+    EL_TRY(el_gguf_item_i64(sections, 1, &second));
+    if (first > 0 && second > 0)
+        hp->rope_layout = EL_ROPE_HALVES;
+done:
+    return status;
+}
+
+edgellm_status el_key_recurrent(el_hparams *hp, const el_gguf *file, const el_arch *arch, int32_t interval,
+                                const struct el_mixer *recurrent, const struct el_mixer *others)
+{
+    char key[KEY];
+    const el_gguf_kv *kinds;
+    edgellm_status status = EDGELLM_OK;
+
+    make_key(key, arch, "attention.recurrent_layers");
+    kinds = el_gguf_find(file, key);
+    if (kinds && kinds->type == EL_GGUF_ARR && kinds->n < (uint64_t)hp->n_layer)
+        return el_fail(EDGELLM_EFORMAT, "%s has %llu entries for %d layers", key, (unsigned long long)kinds->n,
+                       hp->n_layer);
+    EL_TRY(el_key_i32(file, arch, "full_attention_interval", 1, EL_MAX_LAYERS, &interval));
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        int64_t is_recurrent = (i + 1) % interval != 0;
+        if (kinds)
+            EL_TRY(el_gguf_item_i64(kinds, kinds->type == EL_GGUF_ARR ? (uint64_t)i : 0, &is_recurrent));
+        hp->layers[i].mixer = is_recurrent ? recurrent : others;
+    }
+done:
+    return status;
+}
+
 edgellm_status el_key_ssm(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     el_ssm_hparams *s = &hp->ssm;

@@ -45,6 +45,11 @@ void el_build_cache_write(struct el_graph *g, int32_t layer, struct ggml_tensor 
 /* What q sees of the cache of layer lh.kv_of: [head_v * n_head, rows]. sinks: [n_head] or NULL. */
 struct ggml_tensor *el_build_attend(struct el_graph *g, int32_t layer, struct ggml_tensor *q,
                                     struct ggml_tensor *sinks);
+/* What the result y passes through before the output projection, where family and file have it: times a function of
+ * attn_gate's product with what attention read, x. n: width of y */
+el_linear el_load_attn_gate(el_loader *l, int32_t n_head, int64_t n);
+struct ggml_tensor *el_build_attn_gate(struct el_graph *g, const el_linear *linear, int32_t n_head,
+                                       struct ggml_tensor *x, struct ggml_tensor *y);
 
 /* ---- block_mamba.c, block_shortconv.c ----------------------------------------------------- */
 
@@ -63,9 +68,12 @@ extern const el_mixer el_mixer_mla;
 /* Reads and checks hp->mla and sets attn_scale: a family whose layers mix this way calls it in its hparams. */
 edgellm_status el_mla_keys(el_hparams *hp, const el_gguf *file, const el_arch *arch);
 
-/* ---- block_delta.c ------------------------------------------------------------------------ */
+/* ---- block_delta.c, block_kda.c ----------------------------------------------------------- */
 
 extern const el_mixer el_mixer_delta; /* the gated delta rule, with the numbers of hp.ssm */
+extern const el_mixer el_mixer_kda;   /* the same with a decay for each channel */
+/* Gives el_mixer_kda and its numbers to the layers whose attention.head_count_kv is 0. */
+edgellm_status el_kda_keys(el_hparams *hp, const el_gguf *file, const el_arch *arch);
 
 /* ---- block_ffn.c, block_experts.c --------------------------------------------------------- */
 

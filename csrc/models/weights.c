@@ -231,3 +231,14 @@ done:
         l->status = el_no_memory(n_bytes);
     return memory;
 }
+
+struct ggml_tensor *el_load_computed(el_loader *l, int64_t ne0, int64_t ne1)
+{
+    const int64_t ne[4] = {ne0, ne1, 1, 1};
+    void *data = el_load_memory(l, (size_t)(ne0 * ne1) * sizeof(float));
+    struct ggml_tensor *t = data ? header(l, GGML_TYPE_F32, ne) : NULL;
+
+    if (t)
+        t->data = data;
+    return t;
+}

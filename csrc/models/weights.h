@@ -45,6 +45,8 @@ el_norm el_load_norm(el_loader *l, const char *name, el_need need, int64_t n);
 struct ggml_tensor *el_load_vector(el_loader *l, const char *name, el_need need, int64_t n);
 /* Rows first .. first + n - 1 of a linear (of each expert, for experts), sharing its memory. */
 el_linear el_rows_of(el_loader *l, el_linear all, int64_t first, int64_t n);
+/* F32 [ne0, ne1] of zeros that the caller fills, for numbers that follow from the metadata. */
+struct ggml_tensor *el_load_computed(el_loader *l, int64_t ne0, int64_t ne1);
 /* Zeroed memory that lives as long as the model. */
 void *el_load_memory(el_loader *l, size_t n_bytes);
 void el_refuse(el_loader *l, edgellm_status code, const char *fmt, ...) EL_PRINTF(3, 4);

@@ -403,6 +403,44 @@ static void test_rows(const el_kernels *ref, const el_kernels *t)
         }
 }
 
+/* A state of three rows, with and without what is erased: the same bits as ref, and ref near exact sums. */
+static void test_state_step(const el_kernels *ref, const el_kernels *t)
+{
+    enum { ROWS = 3 };
+    static float before[ROWS * LONGEST], state[2][ROWS * LONGEST], y[2][ROWS];
+
+    for (size_t l = 0; l < EL_COUNT(lengths); l++)
+        for (int mode = 0; mode < 3; mode++) {
+            const int64_t n = lengths[l];
+            el_state_step s = {
+                .n_key = n, .n_value = ROWS, .decay = in_a, .key = in_b, .query = in_c, .value = in_b + 1};
+            fill_rows(1.0f);
+            for (int64_t i = 0; i < ROWS * n; i++)
+                before[i] = random_float(1.0f);
+            s.probe = mode > 0 ? in_c + 1 : NULL;
+            s.erase = mode > 1 ? in_a + 1 : NULL;
+            for (int k = 0; k < 2; k++) {
+                memcpy(state[k], before, sizeof before);
+                (k ? t : ref)->state_step(y[k], state[k], &s);
+            }
+            CHECK(same_rows(state[1], state[0], ROWS * n) && same_rows(y[1], y[0], ROWS));
+            for (int64_t j = 0; j < ROWS; j++) {
+                double held = 0, sum = 0, size = 0;
+                for (int64_t i = 0; i < n && s.probe; i++)
+                    held += (double)before[j * n + i] * (double)s.probe[i];
+                for (int64_t i = 0; i < n; i++) {
+                    const double erased = s.erase ? held * (double)s.erase[i] : 0;
+                    const double now =
+                        (double)before[j * n + i] * (double)s.decay[i] + (double)s.value[j] * (double)s.key[i] + erased;
+                    CHECK(fabs(now - (double)state[0][j * n + i]) < 1e-4 * (1 + fabs(erased)));
+                    sum += now * (double)s.query[i];
+                    size += fabs(now);
+                }
+                CHECK(fabs((mode == 1 ? held : sum) - (double)y[0][j]) < 1e-5 * (1 + size));
+            }
+        }
+}
+
 static void test_top_k(const el_kernels *ref, const el_kernels *t)
 {
     static const int64_t ks[] = {0, 1, 2, 5, 40, 300};
@@ -778,6 +816,7 @@ static void test_isa(const char *name)
     test_matmul(ref, t);
     test_quantize_faults(ref, t);
     test_rows(ref, t);
+    test_state_step(ref, t);
     test_top_k(ref, t);
     test_f16(ref, t);
     test_functions(t);

@@ -137,7 +137,8 @@ def test_weight_and_cache_types(arch: str, kv_type: Any, dtype: str, tiny: Calla
     tokens = tiny_tokens(LENGTH)
     with LLM(path, kv_type=kv_type, n_ctx=256, threads=1) as llm:
         actual = llm.logits(tokens)
-    limit = 4e-3 if arch == "mamba2" else 2e-3 if kv_type == "q8_0" else 1e-3  # dt's rounding comes through exp
+    rounded = arch in ("mamba2", "qwen3next")  # what is rounded before exp comes through
+    limit = 4e-3 if rounded else 2e-3 if kv_type == "q8_0" else 1e-3
     assert nmse(actual, Reference.from_file(path).logits(tokens)) < limit
 
 

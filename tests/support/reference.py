@@ -3,7 +3,8 @@ A slow, readable forward pass in NumPy: what the logits of a model file ought to
 
 One function per idea, float64 throughout, a whole prompt at once, no cache: so chunks, batches and threads, where a
 fast engine goes wrong, do not exist here. Architectures: ``llama`` (dense and mixture of experts), ``mistral3``,
-``gemma3``; with tests.support.recurrent ``mamba2`` and ``lfm2``.
+``gemma3``; with tests.support.recurrent ``mamba2`` and ``lfm2``; with
+tests.support.linear_attention ``qwen35``, ``qwen3next`` and ``rwkv7``.
 
 Sources: RMSNorm, Zhang and Sennrich 2019; rotary positions, Su et al. 2021; YaRN, Peng et al. 2023; grouped queries,
 Ainslie et al. 2023; SwiGLU and GEGLU, Shazeer 2020; experts, Jiang et al. 2024 (Mixtral); sliding windows and
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support import recurrent
+from tests.support import linear_attention, recurrent
 from tests.support.gguf_reader import read_gguf
 
 Array = NDArray[np.float64]
@@ -190,6 +191,8 @@ class Family:
     temperature: bool = False  # reads attention.temperature_scale and the yarn_* keys
     softcap: bool = False
     experts: bool = True
+    ffn_norm: str = "ffn_norm"
+    gated: bool = False  # attn_q holds a gate of each head's result after its query
     output_norm: str = "output_norm"
 
 
@@ -207,6 +210,9 @@ ARCHITECTURES = {
         softcap=True,
         experts=False,
     ),
+    "qwen35": Family(halves=True, qk_norm=True, ffn_norm="post_attention_norm", gated=True),
+    "qwen3next": Family(halves=True, qk_norm=True, ffn_norm="post_attention_norm", gated=True),
+    "rwkv7": Family(),
     "mamba2": Family(),
     "lfm2": Family(halves=True, qk_norm=True, output_norm="token_embd_norm"),
 }
@@ -319,6 +325,8 @@ class Reference:
 
     def mix(self, x: Array, layer: int, positions: Array) -> Array:
         name = f"blk.{layer}"
+        if self.family.gated and f"{name}.ssm_out.weight" in self.tensors:
+            return linear_attention.delta(self, x, name)
         if f"{name}.ssm_in.weight" in self.tensors:
             return recurrent.mamba2(self, x, name)
         if f"{name}.shortconv.in_proj.weight" in self.tensors:
@@ -330,7 +338,8 @@ class Reference:
         n_heads = self.per_layer("attention.head_count", layer, None)
         n_heads_kv = self.per_layer("attention.head_count_kv", layer, n_heads)
         size = int(self.key("attention.key_length", self.n_embd // n_heads))
-        q = self.linear(x, f"{name}.attn_q").reshape(len(x), n_heads, size)
+        q = self.linear(x, f"{name}.attn_q").reshape(len(x), n_heads, -1)
+        q, gate = q[..., :size], q[..., size:]
         k = self.linear(x, f"{name}.attn_k").reshape(len(x), n_heads_kv, size)
         v = self.linear(x, f"{name}.attn_v").reshape(len(x), n_heads_kv, -1)
         if self.family.qk_norm:
@@ -341,7 +350,10 @@ class Reference:
         scale = 1 / np.sqrt(size)
         if self.arch == "gemma3" and self.n_layer == 62:  # the 27B model alone scales by n_embd / n_heads
             scale = 1 / np.sqrt(self.n_embd // n_heads)
-        return self.linear(attention(q, k, v, scale, self.window(layer)), f"{name}.attn_output")
+        y = attention(q, k, v, scale, self.window(layer))
+        if self.family.gated:
+            y = y * linear_attention.sigmoid(gate.reshape(len(x), -1))
+        return self.linear(y, f"{name}.attn_output")
 
     def feed_forward(self, x: Array, layer: int) -> Array:
         name = f"blk.{layer}"
@@ -358,6 +370,8 @@ class Reference:
 
     def logits(self, tokens: Sequence[int]) -> Array:
         """Scores of the next token after each of *tokens*, at positions 0, 1, 2, ...; shape (n_tokens, n_vocab)."""
+        if self.arch == "rwkv7":
+            return linear_attention.rwkv7(self, tokens)
         positions = np.arange(len(tokens), dtype=np.float64)
         x = self.tensors["token_embd.weight"][np.asarray(tokens)]
         if self.family.scale_embedding:
@@ -366,9 +380,9 @@ class Reference:
             name = f"blk.{layer}"
             y = self.mix(self.norm(x, f"{name}.attn_norm"), layer, positions)
             x = x + (self.norm(y, f"{name}.post_attention_norm") if self.family.post_norms else y)
-            if f"{name}.ffn_norm.weight" not in self.tensors:
+            if f"{name}.{self.family.ffn_norm}.weight" not in self.tensors:
                 continue
-            y = self.feed_forward(self.norm(x, f"{name}.ffn_norm"), layer)
+            y = self.feed_forward(self.norm(x, f"{name}.{self.family.ffn_norm}"), layer)
             x = x + (self.norm(y, f"{name}.post_ffw_norm") if self.family.post_norms else y)
         output = "output" if "output.weight" in self.tensors else "token_embd"
         scores = self.linear(self.norm(x, self.family.output_norm), output)

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgellm.testing.gguf_writer import Tensor, quantize_q8_0, write_gguf
 from edgellm.testing.vocabulary import bpe_vocabulary, byte_letters, dummy_vocabulary
-from tests.support import recurrent
+from tests.support import linear_attention, recurrent
 from tests.support.blocks import LAYOUTS, random_blocks
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "tiny_tensors",
     "tiny_tokens",
 ]
-ARCHITECTURES = ("llama", "llama-moe", "mistral3", "gemma3", *recurrent.ARCHITECTURES)
-PLAIN = ("gate_inp", "conv.weight", "conv1d", "ssm_a", "ssm_d", "ssm_norm")  # tensors that stay f32
+ARCHITECTURES = ("llama", "llama-moe", "mistral3", "gemma3", *recurrent.ARCHITECTURES, *linear_attention.ARCHITECTURES)
+PLAIN = ("gate_inp", "conv.weight", "conv1d", "ssm_a", "ssm_d", "ssm_norm", "lerp")  # tensors that stay f32
 
 
 def tiny_metadata(
@@ -76,6 +76,8 @@ def tiny_metadata(
         }
     if arch in recurrent.ARCHITECTURES:
         keys |= {f"{name}.{key}": value for key, value in recurrent.keys(arch, n_layer, n_embd, n_head_kv).items()}
+    if arch in linear_attention.ARCHITECTURES:
+        keys |= {f"{name}.{key}": value for key, value in linear_attention.keys(arch).items()}
     keys |= vocabulary
     keys |= metadata or {}
     return {key: value for key, value in keys.items() if value is not None}
@@ -99,6 +101,11 @@ def tiny_tensors(
         return (mean + 0.2 * random.standard_normal(n)).astype(np.float32)
 
     yield "token_embd.weight", random.standard_normal((n_vocab, n_embd)).astype(np.float32)
+    if not tied and arch == "rwkv7":
+        yield "output.weight", 2 * matrix(n_vocab, n_embd)
+    if arch == "rwkv7":
+        yield from linear_attention.rwkv7_tensors(key, random, matrix)
+        return
     yield "token_embd_norm.weight" if arch == "lfm2" else "output_norm.weight", vector(n_embd, 1)
     if not tied:
         yield "output.weight", 2 * matrix(n_vocab, n_embd)
@@ -109,8 +116,17 @@ def tiny_tensors(
         yield f"{name}.attn_norm.weight", vector(n_embd, 1)
         n_kv = (heads[layer] if isinstance(heads, list) else heads) * size
         attends = n_kv and arch != "mamba2"
-        projections = (("q", n_q, n_embd), ("k", n_kv, n_embd), ("v", n_kv, n_embd), ("output", n_embd, n_q))
-        if not attends:
+        qwen = arch in linear_attention.ARCHITECTURES
+        projections = (
+            ("q", n_q * (2 if qwen else 1), n_embd),
+            ("k", n_kv, n_embd),
+            ("v", n_kv, n_embd),
+            ("output", n_embd, n_q),
+        )
+        if qwen and not linear_attention.attends(key, layer):
+            yield from linear_attention.delta_tensors(name, key, random, matrix, arch == "qwen3next")
+            attends = 0
+        elif not attends:
             yield from recurrent.tensors(name, key, random, matrix)
         for part, rows, columns in projections if attends else ():
             yield f"{name}.attn_{part}.weight", matrix(rows, columns)
@@ -118,8 +134,8 @@ def tiny_tensors(
                 yield f"{name}.attn_{part}.bias", vector(rows)
         if not n_ff:
             continue
-        yield f"{name}.ffn_norm.weight", vector(n_embd, 1)
-        if attends and arch in ("gemma3", "lfm2"):
+        yield f"{name}.{'post_attention' if qwen else 'ffn'}_norm.weight", vector(n_embd, 1)
+        if attends and (qwen or arch in ("gemma3", "lfm2")):
             yield f"{name}.attn_q_norm.weight", vector(size, 1)
             yield f"{name}.attn_k_norm.weight", vector(size, 1)
         if arch == "gemma3":

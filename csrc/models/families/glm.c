@@ -3,28 +3,10 @@
 
 EL_ARCH(chatglm) = {.name = "chatglm", .traits = {.fused_gate = true}};
 
-/* Models that see have a multi-section rope, which in a text is rope on halves. */
-static edgellm_status glm4_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    const el_gguf_kv *sections = el_gguf_find(file, "glm4.rope.dimension_sections");
-    int64_t first = 0, second = 0;
-    edgellm_status status = EDGELLM_OK;
-
-    (void)arch;
-    if (!sections || sections->type != EL_GGUF_ARR || sections->n < 2)
-        return EDGELLM_OK;
-    EL_TRY(el_gguf_item_i64(sections, 0, &first));
-    EL_TRY(el_gguf_item_i64(sections, 1, &second));
-    if (first > 0 && second > 0)
-        hp->rope_layout = EL_ROPE_HALVES;
-done:
-    return status;
-}
-
 EL_ARCH(glm4) = {
     .name = "glm4",
     .traits = {.fused_gate = true, .norm_place = EL_NORM_BOTH},
-    .hparams = glm4_hparams,
+    .hparams = el_key_sections,
 };
 
 EL_ARCH(glm4moe) = {

@@ -2,8 +2,6 @@
  * delta rule, the fourth is attention whose result is gated. In a text all sections of Qwen3.5's multi-section rope
  * have the same position, so it is rope on halves. Norms are stored with the 1 already added.
  * Sources: Qwen Team 2025 (Qwen3-Next), 2026 (Qwen3.5), the published model code. */
-#include <stdio.h>
-
 #include "arch.h"
 #include "layer_blocks.h"
 #include "ggml.h"
@@ -59,48 +57,21 @@ static const el_mixer gated_attention = {"gated attention", gated_hparams, gated
 
 /* ---- families ----------------------------------------------------------------------------- */
 
-/* Which layers are attention: as the file says for each, else every n-th. */
-static edgellm_status read_mixers(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    char key[80];
-    const el_gguf_kv *kinds;
-    int32_t interval = 4;
-    edgellm_status status = EDGELLM_OK;
-
-    snprintf(key, sizeof key, "%s.attention.recurrent_layers", arch->name);
-    kinds = el_gguf_find(file, key);
-    if (kinds && kinds->type == EL_GGUF_ARR && kinds->n < (uint64_t)hp->n_layer)
-        return el_fail(EDGELLM_EFORMAT, "%s has %llu entries for %d layers", key, (unsigned long long)kinds->n,
-                       hp->n_layer);
-    EL_TRY(el_key_i32(file, arch, "full_attention_interval", 1, EL_MAX_LAYERS, &interval));
-    for (int32_t i = 0; i < hp->n_layer; i++) {
-        int64_t recurrent = (i + 1) % interval != 0;
-        if (kinds)
-            EL_TRY(el_gguf_item_i64(kinds, kinds->type == EL_GGUF_ARR ? (uint64_t)i : 0, &recurrent));
-        hp->layers[i].mixer = recurrent ? &el_mixer_delta : &gated_attention;
-    }
-done:
-    return status;
-}
-
 static edgellm_status dense_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(el_key_ssm(hp, file, arch));
-    EL_TRY(read_mixers(hp, file, arch));
+    EL_TRY(el_key_recurrent(hp, file, arch, 4, &el_mixer_delta, &gated_attention));
 done:
     return status;
 }
 
 static edgellm_status experts_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
-    el_expert_hparams *e = &hp->expert;
     edgellm_status status = EDGELLM_OK;
 
-    EL_TRY(el_key_require(e->n, arch, "expert_count"));
-    if (e->n_ff == 0)
-        e->n_ff = hp->layers[0].n_ff / e->n_used;
+    EL_TRY(el_key_require(hp->expert.n, arch, "expert_count"));
     EL_TRY(dense_hparams(hp, file, arch));
 done:
     return status;

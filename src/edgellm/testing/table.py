@@ -58,6 +58,9 @@ INDEXER_KEYS = {
 }
 NO_HEADS = {"attention.head_count": 0, "attention.head_count_kv": 0, "attention.key_length": None}
 WINDOW = {"attention.sliding_window": 24, "attention.sliding_window_pattern": 2}
+KDA_FULL = KDA.replace("ssm_f_a ssm_f_b", "ssm_f_a=embd,q").replace(
+    "ssm_g_a=embd,size ssm_g_b=size,q", "ssm_g_a=embd,q"
+)
 RWKV = {
     **NO_HEADS,
     "wkv.head_size": "$size",
@@ -391,6 +394,32 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
         ),
         keys={**SHARED_KEYS, **SSM2, "full_attention_interval": 2, "rope.dimension_sections": [6, 5, 5, 0]},
         sizes=DELTA_SIZES,
+    ),
+    "bailingmoe3": Family(
+        (
+            f"{KDA_FULL} {GLU}",
+            f"{MLA} attn_gate=embd,head {ROUTER_MOE}",
+        ),
+        keys={
+            **SIGMOID,
+            **MLA_KEYS,
+            "attention.head_count_kv": [0, 1],
+            "ssm.conv_kernel": "$conv",
+            "kda.head_dim": "$size",
+            "kda.gate_lower_bound": -5.0,
+        },
+    ),
+    "minimax-01": Family(
+        (
+            f"attn_norm attn_qkv=embd,q3 attn_gate=embd,q attn_norm_2=q attn_output {MOE}",
+            f"{ATTN} {MOE}",
+        ),
+        keys={
+            "feed_forward_length": "$expert_ff",
+            **EXPERTS,
+            "residual_scale": 3.5,
+            "full_attention_interval": 2,
+        },
     ),
     "kimi-linear": Family(
         (
