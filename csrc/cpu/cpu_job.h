@@ -168,7 +168,6 @@ typedef struct el_attention_job {
     el_cpu_plan *plan;
     const struct ggml_tensor *q, *k, *v, *ranges, *tables, *out;
     const struct ggml_tensor *sinks;     /* F32 [n_head]: scores without a value; or NULL */
-    const struct ggml_tensor *positions; /* of the rows, or NULL: the last that each sees */
     const float *slopes;                 /* ALiBi's, [n_head]; NULL: none */
     el_attn shape;                       /* what does not change from call to call */
     int64_t n_head, n_head_kv, n_rows;

@@ -76,6 +76,7 @@ typedef struct el_traits {
     el_attn_gate attn_gate;
     bool scale_embeddings;   /* by sqrt(n_embd) */
     bool scale_keys;         /* the file may say embedding_scale, residual_scale, logit_scale */
+    bool logit_scale_key;    /* the last of them alone (Cohere) */
     bool gelu_classifier;    /* of a reranker: GELU instead of tanh (ModernBERT) */
     bool softmax_classifier; /* over its classes (Qwen 3) */
     bool encoder;            /* a row sees later positions too, unless the file says attention.causal */

@@ -48,8 +48,9 @@ static edgellm_status read_scales(el_hparams *hp, const el_gguf *file, const el_
     if (arch->traits.scale_keys) {
         EL_TRY(el_key_f32(file, arch, "embedding_scale", 1e-6f, 1e6f, &hp->embedding_scale));
         EL_TRY(el_key_f32(file, arch, "residual_scale", 1e-6f, 1e6f, &hp->residual_scale));
-        EL_TRY(el_key_f32(file, arch, "logit_scale", 1e-6f, 1e6f, &hp->logit_scale));
     }
+    if (arch->traits.scale_keys || arch->traits.logit_scale_key)
+        EL_TRY(el_key_f32(file, arch, "logit_scale", 1e-6f, 1e6f, &hp->logit_scale));
     hp->rope_layout = arch->traits.rope;
     hp->activation = (int32_t)arch->traits.activation;
     hp->causal = !arch->traits.encoder;

@@ -4,7 +4,7 @@
 
 EL_ARCH(command_r) = {
     .name = "command-r",
-    .traits = {.layer_norm = true, .parallel = true, .qk_norm = EL_QK_NORM_OPTIONAL, .scale_keys = true},
+    .traits = {.layer_norm = true, .parallel = true, .qk_norm = EL_QK_NORM_OPTIONAL, .logit_scale_key = true},
 };
 
 /* Full layers do not rotate. */
@@ -20,6 +20,6 @@ static edgellm_status cohere2_hparams(el_hparams *hp, const el_gguf *file, const
 
 EL_ARCH(cohere2) = {
     .name = "cohere2",
-    .traits = {.layer_norm = true, .parallel = true, .scale_keys = true, .sliding_period = 4},
+    .traits = {.layer_norm = true, .parallel = true, .logit_scale_key = true, .sliding_period = 4},
     .hparams = cohere2_hparams,
 };

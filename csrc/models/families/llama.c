@@ -65,16 +65,18 @@ EL_ARCH(exaone4) = {
 
 EL_ARCH(orion) = {.name = "orion", .traits = {.rope = EL_ROPE_HALVES, .layer_norm = true}};
 
-/* The 13B model has ALiBi instead of rope. */
+/* The published models differ by their size alone: the 7B rotates, the 13B has ALiBi. One of another size has neither,
+ * as other runtimes take it. */
 static edgellm_status baichuan_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
-    enum { LAYERS_OF_13B = 40 };
+    enum { LAYERS_OF_7B = 32, LAYERS_OF_13B = 40 };
 
     (void)file;
     (void)arch;
-    if (hp->n_layer != LAYERS_OF_13B)
+    if (hp->n_layer == LAYERS_OF_7B)
         return EDGELLM_OK;
-    hp->alibi_max_bias = 8;
+    if (hp->n_layer == LAYERS_OF_13B)
+        hp->alibi_max_bias = 8;
     for (int32_t i = 0; i < hp->n_layer; i++)
         hp->layers[i].n_rot = 0;
     return EDGELLM_OK;

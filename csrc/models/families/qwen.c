@@ -5,7 +5,10 @@
 
 EL_ARCH(qwen2) = {.name = "qwen2", .traits = {.rope = EL_ROPE_HALVES}};
 
-EL_ARCH(qwen2vl) = {.name = "qwen2vl", .traits = {.rope = EL_ROPE_HALVES}};
+EL_ARCH(qwen2vl) = {
+    .name = "qwen2vl",
+    .traits = {.rope = EL_ROPE_HALVES, .norm_eps = 1e-6f}, /* that of every published one */
+};
 
 EL_ARCH(qwen2moe) = {
     .name = "qwen2moe",
