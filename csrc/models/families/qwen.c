@@ -2,12 +2,17 @@
  * In a text all sections of a multi-section rope have the same position, so it is rope on halves.
  * Sources: Qwen Team 2024, 2025 (technical reports), the published model code. */
 #include "arch.h"
+#include "model.h"
 
 EL_ARCH(qwen2) = {.name = "qwen2", .traits = {.rope = EL_ROPE_HALVES}};
+
+/* The output has no bias, whatever a file holds. */
+static void qwen2vl_load(el_loader *l) { l->model->output.b = NULL; }
 
 EL_ARCH(qwen2vl) = {
     .name = "qwen2vl",
     .traits = {.rope = EL_ROPE_HALVES, .norm_eps = 1e-6f}, /* that of every published one */
+    .load = qwen2vl_load,
 };
 
 EL_ARCH(qwen2moe) = {
