@@ -38,11 +38,6 @@ typedef struct queries {
     float slopes[MAX_QUERIES];
 } queries;
 
-static int32_t position_of(const el_attention_job *job, int64_t row)
-{
-    return job->positions ? ((const int32_t *)job->positions->data)[row] : range_of(job, row)[1] - 1;
-}
-
 /* The queries of rows first .. end - 1 (of one sequence) and heads head0 .. head0 + n_heads - 1, row by row. */
 static el_attn gather(const el_attention_job *job, int64_t first, int64_t end, int64_t head0, int64_t n_heads,
                       float *room, queries *each)
@@ -68,7 +63,7 @@ static el_attn gather(const el_attention_job *job, int64_t first, int64_t end, i
             each->from[a.n_q] = range[0];
             each->to[a.n_q] = range[1];
             each->slopes[a.n_q] = job->slopes ? job->slopes[head0 + h] : 0;
-            each->positions[a.n_q] = position_of(job, row);
+            each->positions[a.n_q] = range[3];
         }
     }
     return a;

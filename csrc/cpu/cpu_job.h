@@ -167,10 +167,9 @@ void el_rope_chunk(const void *job, int32_t chunk, int32_t worker);
 typedef struct el_attention_job {
     el_cpu_plan *plan;
     const struct ggml_tensor *q, *k, *v, *ranges, *tables, *out;
-    const struct ggml_tensor *sinks;     /* F32 [n_head]: scores without a value; or NULL */
-    const struct ggml_tensor *positions; /* of the rows, or NULL: the last that each sees */
-    const float *slopes;                 /* ALiBi's, [n_head]; NULL: none */
-    el_attn shape;                       /* what does not change from call to call */
+    const struct ggml_tensor *sinks; /* F32 [n_head]: scores without a value; or NULL */
+    const float *slopes;             /* ALiBi's, [n_head]; NULL: none */
+    el_attn shape;                   /* what does not change from call to call */
     int64_t n_head, n_head_kv, n_rows;
     int64_t heads_per_chunk; /* query heads that one chunk computes; divides the group of a key-value head */
     int64_t rows_per_chunk;

@@ -18,11 +18,9 @@ typedef struct el_cpu_plan el_cpu_plan;
  * instead of by mask. Other backends ignore them, and read from the mask what ALiBi adds (max_bias): minus the distance
  * of query and key, which we compute from positions. */
 enum {
-    EL_ATTN_RANGES =
-        5, /* I32 [4, n_rows]: first visible position, position after the last, sequence (row of the tables), 0 */
-    EL_ATTN_TABLES = 6,   /* I32 [max_blocks, n_seqs]: the pool's blocks of each sequence in position order */
-    EL_ATTN_POSITIONS = 7 /* I32 [n_rows]: the rows' own positions; only ALiBi asks, and only where a row sees what
-                             comes after it: without, they are those before the end of the range */
+    EL_ATTN_RANGES = 5, /* I32 [4, n_rows]: first visible position, position after the last, sequence (row of the
+                           tables), the row's own position */
+    EL_ATTN_TABLES = 6  /* I32 [max_blocks, n_seqs]: the pool's blocks of each sequence in position order */
 };
 
 /* Whether plans are made by this backend, which is the default; EDGELLM_CPU_BACKEND=ggml has ggml's own run them

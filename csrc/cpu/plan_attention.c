@@ -71,7 +71,6 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t)
                               .ranges = t->src[EL_ATTN_RANGES],
                               .tables = t->src[EL_ATTN_TABLES],
                               .sinks = t->src[4],
-                              .positions = t->src[EL_ATTN_POSITIONS],
                               .out = t,
                               .n_head = q->ne[2],
                               .n_head_kv = k->ne[2],

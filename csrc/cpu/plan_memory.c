@@ -99,7 +99,6 @@ static void touch_region(el_planner *p, int32_t region)
         touch(p, job->out, region);
         touch(p, job->ranges, region);
         touch(p, job->tables, region);
-        touch(p, job->positions, region);
     } else if (el_is_experts_region(r)) {
         touch_experts(p, r, region);
     } else if (r->run == el_rope_chunk) {

@@ -90,7 +90,7 @@ typedef struct el_traits {
     bool router_scale;       /* ffn_gate_inp.scale, of each element that the family feeds the router (Gemma 4) */
     bool shared_experts;     /* ffn_*_shexp: a dense block beside the mixture, times the sigmoid of ffn_gate_inp_shexp
                                 where the file has that */
-    bool no_rope_factors; /* frequency factors of a file do not count */
+    bool no_rope_factors;    /* frequency factors of a file do not count */
     bool yarn_keys;          /* the file may tune YaRN: log multiplier and betas */
     int32_t sliding_period;  /* every n-th layer is full, the others slide, when the file has a window but no pattern */
     bool full_first;         /* it is the first of each n, not the last */

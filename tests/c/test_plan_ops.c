@@ -457,7 +457,8 @@ static void fill_ranges(struct ggml_tensor *t)
     for (int64_t r = 0; r < t->ne[1]; r++)
         memcpy((int32_t *)t->data + 4 * r,
                (const int32_t[4]){(int32_t)r % 3 * 7,
-                                  attention_kind & WHOLE ? BEFORE + MAX_CASE_ROWS : BEFORE + (int32_t)r + 1, 0, 0},
+                                  attention_kind & WHOLE ? BEFORE + MAX_CASE_ROWS : BEFORE + (int32_t)r + 1, 0,
+                                  BEFORE + (int32_t)r},
                16);
 }
 
@@ -465,12 +466,6 @@ static void fill_tables(struct ggml_tensor *t)
 {
     for (int32_t b = 0; b < SLOTS / 32; b++)
         ((int32_t *)t->data)[b] = slot_of(b * 32) / 32;
-}
-
-static void fill_positions(struct ggml_tensor *t)
-{
-    for (int32_t r = 0; r < t->ne[0]; r++)
-        ((int32_t *)t->data)[r] = BEFORE + r;
 }
 
 static void fill_mask(struct ggml_tensor *t)
@@ -503,8 +498,6 @@ static struct ggml_tensor *attention(graph *g, int kind, int64_t head_k, int64_t
         ggml_flash_attn_ext_add_sinks(y, vec(g, n_head));
     y->src[EL_ATTN_RANGES] = filled(g, GGML_TYPE_I32, 4, g->rows, fill_ranges);
     y->src[EL_ATTN_TABLES] = filled(g, GGML_TYPE_I32, SLOTS / 32, 1, fill_tables);
-    if (kind & WHOLE)
-        y->src[EL_ATTN_POSITIONS] = filled(g, GGML_TYPE_I32, g->rows, 1, fill_positions);
     return into(g, flat(g, y));
 }
 
