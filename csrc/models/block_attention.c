@@ -175,8 +175,6 @@ struct ggml_tensor *el_build_attend(el_graph *g, int32_t layer, struct ggml_tens
         ggml_flash_attn_ext_add_sinks(y, sinks);
     y->src[EL_ATTN_RANGES] = lh->sliding ? g->in.ranges_sliding : g->in.ranges;
     y->src[EL_ATTN_TABLES] = lh->sliding ? g->in.tables_sliding : g->in.tables;
-    if (hp->alibi_max_bias != 0 && !hp->causal) /* else a row's own position is the last that it sees */
-        y->src[EL_ATTN_POSITIONS] = g->in.positions;
     return ggml_reshape_2d(g->ctx, y, (int64_t)lh->head_v * lh->n_head, q->ne[2]);
 }
 
