@@ -152,14 +152,14 @@ typedef struct edgellm_model_info {
     uint64_t n_bytes;            /* of all tensors */
     uint64_t kv_bytes_per_token; /* with an f16 cache */
     int32_t gives_logits;        /* 0: an encoder, for embeddings alone */
-    int32_t has_encoder;         /* 1: an encoder-decoder model: a source text is given first, see edgellm_item.encode */
-    int32_t decoder_start;       /* token that such a model's answer begins with */
-    int32_t causal; /* 0: every token sees the whole text, which is then read in one step */
-    int32_t n_embd_out;          /* width of an embedding */
-    int32_t n_classes;           /* scores of the classifier; 0: the model has none */
-    int32_t pooling;             /* edgellm_pooling that the file names, or EDGELLM_POOLING_MODEL */
-    char architecture[32];       /* general.architecture */
-    char type[32];               /* commonest weight type by bytes: "Q4_K" */
+    int32_t has_encoder;   /* 1: an encoder-decoder model: a source text is given first, see edgellm_item.encode */
+    int32_t decoder_start; /* token that such a model's answer begins with */
+    int32_t causal;        /* 0: every token sees the whole text, which is then read in one step */
+    int32_t n_embd_out;    /* width of an embedding */
+    int32_t n_classes;     /* scores of the classifier; 0: the model has none */
+    int32_t pooling;       /* edgellm_pooling that the file names, or EDGELLM_POOLING_MODEL */
+    char architecture[32]; /* general.architecture */
+    char type[32];         /* commonest weight type by bytes: "Q4_K" */
 } edgellm_model_info;
 EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model *model, edgellm_model_info *info);
 
@@ -201,11 +201,11 @@ typedef enum edgellm_pooling {
 /* How positions turn into angles, instead of what the file says. */
 typedef enum edgellm_rope {
     EDGELLM_ROPE_MODEL = -1,
-    EDGELLM_ROPE_NONE = 0,    /* as trained, whatever the file stretches */
-    EDGELLM_ROPE_LINEAR = 1,  /* positions divided by the factor */
-    EDGELLM_ROPE_YARN = 2,    /* high frequencies as trained, low ones divided (Peng et al. 2023) */
-    EDGELLM_ROPE_NTK = 3,     /* the base grows with the factor */
-    EDGELLM_ROPE_DYNAMIC = 4  /* the base grows with how far n_ctx exceeds the original context */
+    EDGELLM_ROPE_NONE = 0,   /* as trained, whatever the file stretches */
+    EDGELLM_ROPE_LINEAR = 1, /* positions divided by the factor */
+    EDGELLM_ROPE_YARN = 2,   /* high frequencies as trained, low ones divided (Peng et al. 2023) */
+    EDGELLM_ROPE_NTK = 3,    /* the base grows with the factor */
+    EDGELLM_ROPE_DYNAMIC = 4 /* the base grows with how far n_ctx exceeds the original context */
 } edgellm_rope;
 
 typedef struct edgellm_engine_options {
@@ -222,7 +222,7 @@ typedef struct edgellm_engine_options {
     int32_t rope_original_ctx; /* context that the model was trained for before stretching */
     float rope_factor;         /* how much longer the context is to be */
     float rope_base;           /* of the angles */
-    uint64_t kv_bytes;    /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
+    uint64_t kv_bytes;         /* limit of the KV cache; 0: n_ctx * n_seqs tokens, at most half of free memory */
 } edgellm_engine_options;
 EDGELLM_API void edgellm_engine_options_init(edgellm_engine_options *options);
 
@@ -250,9 +250,8 @@ EDGELLM_API edgellm_status edgellm_engine_get_info(const edgellm_engine *engine,
 /* What the steps of this engine apply from now on: n adapters (at most 8), each times its scale; 0 takes all off. What
  * sequences have in the cache stays as it was computed: close them, or their next tokens mix both. The results of the
  * last step are lost. Adapters must outlive their use. Errors: EINVAL. */
-EDGELLM_API edgellm_status edgellm_engine_set_adapters(edgellm_engine *engine,
-                                                       const edgellm_adapter *const *adapters, const float *scales,
-                                                       int32_t n);
+EDGELLM_API edgellm_status edgellm_engine_set_adapters(edgellm_engine *engine, const edgellm_adapter *const *adapters,
+                                                       const float *scales, int32_t n);
 
 /* Makes the running step end with ECANCELLED within one graph node; without one running, the next.
  * Any thread may call it. */
@@ -374,6 +373,8 @@ typedef struct edgellm_item { /* what one sequence computes in a step */
     int32_t sample;        /* 1: choose a next token from the last one's logits */
     int32_t encode;        /* 1: the tokens are the source text of an encoder-decoder model: given once, whole, before
                               any other, in steps of their own, without outputs */
+    int32_t type_from;     /* positions from this one on are of a second text, for models that mark it (BERT's token
+                              types); 0: there is none */
 } edgellm_item;
 
 /* Prepares a step: each sequence at most once, at most n_batch tokens in all. On failure nothing has changed.

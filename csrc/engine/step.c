@@ -81,6 +81,8 @@ static edgellm_status check_items(el_engine *e, const edgellm_item *items, int32
             return el_fail(EDGELLM_EINVAL, "sequence %d has no tokens in this step", item->seq);
         if (item->outputs < EDGELLM_OUT_NONE || item->outputs > EDGELLM_OUT_ALL)
             return el_fail(EDGELLM_EINVAL, "outputs is %d; it must be 0, 1 or 2", item->outputs);
+        if (item->type_from < 0)
+            return el_fail(EDGELLM_EINVAL, "type_from is %d; it must be a position, or 0", item->type_from);
         if (e->graph.embeddings && (item->sample || item->outputs == EDGELLM_OUT_NONE))
             return el_fail(EDGELLM_EINVAL,
                            "an engine for embeddings does not sample, and every item wants its outputs");
@@ -239,6 +241,12 @@ static bool takes_first(const el_engine *e)
                                    (e->graph.pooling == EDGELLM_POOLING_RANK && !e->model->hp.causal));
 }
 
+static void fill_type(const el_graph_inputs *in, int32_t row, int32_t position, int32_t type_from)
+{
+    if (in->types && in->types->data)
+        ((int32_t *)in->types->data)[row] = type_from > 0 && position >= type_from;
+}
+
 static void fill_inputs(el_engine *e, const edgellm_item *items)
 {
     const el_graph_inputs *in = &e->step.plan->graph.in;
@@ -255,8 +263,10 @@ static void fill_inputs(el_engine *e, const edgellm_item *items)
                                     el_state_slot(it->seq, !s->state)};
             memcpy((int32_t *)in->runs->data + 4 * i, run, sizeof run);
         }
-        for (int32_t t = 0; t < it->n_tokens; t++, row++)
+        for (int32_t t = 0; t < it->n_tokens; t++, row++) {
             fill_row(e, i, row, items[i].tokens[t], s->length + t);
+            fill_type(in, row, s->length + t, items[i].type_from);
+        }
         for (int32_t k = 0; k < it->n_out; k++)
             ((int32_t *)in->outputs->data)[it->first_out + k] = (takes_first(e) ? it->first_row : row - it->n_out) + k;
     }

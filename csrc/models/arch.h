@@ -71,7 +71,7 @@ typedef struct el_traits {
     bool parallel;       /* attention and feed-forward read the same x and are added together; a missing ffn_norm means
                             that both read the same norm's output */
     bool parallel_key;   /* the file says so by use_parallel_residual (GPT-NeoX) */
-    bool token_types;    /* the first row of token_types is added to the embeddings (BERT) */
+    bool token_types;    /* a row of token_types is added to the embeddings: the first, in a second text the second (BERT) */
     bool position_table; /* position_embd is added to the embeddings */
     bool alibi;          /* attention.max_alibi_bias (Press et al. 2022) */
     bool sinks;          /* attn_sinks: one more score per head, without a value (gpt-oss) */

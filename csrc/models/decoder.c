@@ -85,7 +85,9 @@ struct ggml_tensor *el_build_embeddings(el_graph *g)
     x = el_build_scale(g, x, m->hp.embedding_scale);
     if (m->position_embd)
         x = ggml_add(g->ctx, x, ggml_get_rows(g->ctx, m->position_embd, g->in.positions));
-    if (m->token_types) /* all tokens are of the first kind: one text */
+    if (g->in.types)
+        x = ggml_add(g->ctx, x, ggml_get_rows(g->ctx, m->token_types, g->in.types));
+    else if (m->token_types)
         x = ggml_add(g->ctx, x, ggml_view_1d(g->ctx, m->token_types, m->token_types->ne[0], 0));
     return m->embd_norm.w || m->arch->traits.embd_norm_plain ? el_build_norm(g, x, &m->embd_norm) : x;
 }

@@ -58,6 +58,8 @@ static void make_inputs(el_graph *g)
         g->in.source_ranges = input(g, GGML_TYPE_I32, 4, s->n_rows, 1, "source_ranges");
         g->in.source_tables = input(g, GGML_TYPE_I32, (s->n_kv + 31) / 32, s->n_seqs, 1, "source_tables");
     }
+    if (g->model->token_types && g->model->token_types->ne[1] > 1)
+        g->in.types = input(g, GGML_TYPE_I32, s->n_rows, 1, 1, "types");
     g->in.attn_temp = hp->attn_temp_scale != 0 ? input(g, GGML_TYPE_F32, 1, 1, s->n_rows, "attn_temp") : NULL;
 }
 

@@ -58,6 +58,7 @@ typedef struct el_graph_inputs {
                                  read (-1: the sequence begins), slot that is written */
     struct ggml_tensor *source_ranges; /* I32 [4, n_rows] and [n_kv / 32, n_seqs]: the same for the source text; NULL */
     struct ggml_tensor *source_tables; /* unless a decoder reads one */
+    struct ggml_tensor *types;         /* I32 [n_rows]: 0, or 1 in a second text; NULL unless the model marks it */
     struct ggml_tensor *attn_temp;     /* F32 [1, 1, n_rows]: scale of the queries; NULL without */
 } el_graph_inputs;
 

@@ -628,8 +628,15 @@ class Engine(Handle):
                 return b"".join(parts).decode("utf-8", "replace")
             parts.append(ffi.buffer(text, n[0])[:])
 
-    def begin(self, items: Sequence[Item], encode: bool = False) -> None:
-        """Prepare a step; on failure nothing has changed. *encode*: the items are source texts for the encoder."""
+    def begin(self, items: Sequence[Item], encode: bool = False, type_from: Sequence[int] = ()) -> None:
+        """
+        Prepare a step; on failure nothing has changed.
+
+        Args:
+            items: What each sequence computes.
+            encode: The items are source texts for the encoder.
+            type_from: Where each item's second text begins, 0 for none; empty: nowhere.
+        """
         ffi, lib = load()
         natives = ffi.new("edgellm_item[]", len(items))
         keep = []
@@ -638,6 +645,8 @@ class Engine(Handle):
             keep.append(ids)
             native.seq, native.n_tokens, native.tokens = seq, len(ids), ids
             native.outputs, native.sample, native.encode = outputs, sample, encode
+        for native, position in zip(natives, type_from, strict=False):
+            native.type_from = position
         check(lib.edgellm_step_begin(self.pointer, natives, len(items)))
 
     def run(self, budget_ms: int = SLICE_MS) -> bool:

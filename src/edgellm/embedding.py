@@ -6,10 +6,12 @@ An embedding engine is made when it is first wanted, one for each pooling; an en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgellm import _native
+from edgellm.chat import Guard, Span
 from edgellm.errors import ContextOverflow, EdgellmError, InvalidArgument, Unsupported
 from edgellm.generation import Core, close_all
 from edgellm.results import RankedDocument
@@ -57,8 +59,12 @@ class Embedder:
             "or use truncate=True"
         )
 
-    def run(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        """Rows of each text: shape (1, width), or (tokens, width) with pooling "none". In the order of *texts*."""
+    def run(self, texts: Sequence[Sequence[int]], seconds: Sequence[int] = ()) -> list[NDArray[np.float32]]:
+        """
+        Rows of each text: shape (1, width), or (tokens, width) with pooling "none". In the order of *texts*.
+
+        *seconds*: where in each text its second part begins, for models that mark it.
+        """
         import numpy as np
 
         results: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)] * len(texts)
@@ -68,11 +74,16 @@ class Embedder:
         while order:
             with core.turns.turn():
                 core.check(epoch)
-                self._step(texts, order, results, epoch)
+                self._step(texts, seconds, order, results, epoch)
         return results
 
     def _step(
-        self, texts: Sequence[Sequence[int]], order: list[int], results: list[NDArray[np.float32]], epoch: int
+        self,
+        texts: Sequence[Sequence[int]],
+        seconds: Sequence[int],
+        order: list[int],
+        results: list[NDArray[np.float32]],
+        epoch: int,
     ) -> None:
         """The longest texts that go into one step together; one that is longer than a step goes alone, in parts."""
         import numpy as np
@@ -91,15 +102,17 @@ class Embedder:
         try:
             seqs = [core.engine.open_seq() for _ in chosen]
             ids = [texts[i] for i in chosen]
+            marks = [seconds[i] for i in chosen] if seconds else ()
             if len(ids) == 1:
                 while len(ids[0]) > core.info.n_batch:
                     part, ids[0] = ids[0][: core.info.n_batch], ids[0][core.info.n_batch :]
-                    core.step([(seqs[0], part, _native.OUT_ALL, False)], epoch)
+                    core.step([(seqs[0], part, _native.OUT_ALL, False)], epoch, type_from=marks)
                     if self.pooling == "none":
                         results[chosen[0]] = np.concatenate(
                             [results[chosen[0]].reshape(-1, self._width()), self._rows(0)]
                         )
-            core.step([(seq, one, _native.OUT_ALL, False) for seq, one in zip(seqs, ids, strict=True)], epoch)
+            items = [(seq, one, _native.OUT_ALL, False) for seq, one in zip(seqs, ids, strict=True)]
+            core.step(items, epoch, type_from=marks)
             for number, which in enumerate(chosen):
                 rows = self._rows(number)
                 before = results[which]
@@ -143,24 +156,49 @@ def finished(rows: NDArray[np.float32], normalize: bool, dimensions: int | None)
     return np.ascontiguousarray(rows, np.float32)
 
 
-def pair_tokens(tokenizer: Tokenizer, query: str, document: str, template: str | None) -> list[int]:
+def pair_tokens(tokenizer: Tokenizer, query: str, document: str, metadata: Mapping[str, Any]) -> tuple[list[int], int]:
     """
-    What a reranker reads.
+    What a reranker reads, and where in it the document begins.
 
-    The file's own template, with {query} and {document}; else BERT's and RoBERTa's form: BOS query EOS SEP document
-    EOS, as far as the vocabulary has those.
+    The file's own template, with {query} and {document}; else BERT's form, [CLS] query [SEP] document [SEP], or
+    RoBERTa's, <s> query </s></s> document </s>.
     """
-    if template:
-        text = template.replace("{query}", query).replace("{document}", document)
-        return tokenizer.encode(text, add_special=True, parse_special=True)
-    first, second = tokenizer.encode(query), tokenizer.encode(document)
-    bos, eos, sep = tokenizer.bos, tokenizer.eos, tokenizer.sep
-    end = eos if eos is not None else sep
-    ids = [] if bos is None else [bos]
-    ids += first + ([] if end is None else [end])
-    if sep is not None and sep == eos:  # RoBERTa: </s></s>
-        ids.append(sep)
-    return ids + second + ([] if end is None else [end])
+    if template := metadata.get(RERANK_TEMPLATE):
+        return _from_template(tokenizer, str(template), query, document), 0
+    end = tokenizer.sep if tokenizer.eos is None else tokenizer.eos
+    after = [] if end is None else [end]
+    first = [*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(query), *after]
+    if _separates_twice(tokenizer, metadata):
+        first += after
+    return [*first, *tokenizer.encode(document), *after], len(first)
+
+
+def _from_template(tokenizer: Tokenizer, template: str, query: str, document: str) -> list[int]:
+    """The template's control tokens count, those that the texts spell do not, as in a chat."""
+    guard, texts = Guard(tokenizer), [query, document]
+    marks: dict[str, str] = {}
+    if guard.is_suspicious(texts):
+        marks = guard.marks_for([*texts, template])
+        texts = [guard.mark(text, marks) for text in texts]
+    values = dict(zip(("{query}", "{document}"), texts, strict=True))
+    text = re.sub("{query}|{document}", lambda match: values[match[0]], template)
+    ids = [] if tokenizer.bos is None or not tokenizer.adds_bos else [tokenizer.bos]
+    for span in guard.spans(text, marks) if marks else [Span(text, special=True)]:
+        ids += tokenizer.encode(span.text, parse_special=span.special)
+    return ids if tokenizer.eos is None or not tokenizer.adds_eos else [*ids, tokenizer.eos]
+
+
+def _separates_twice(tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> bool:
+    """
+    Whether two texts have two separators between them.
+
+    A WordPiece file's add_sep_token is about the end of one text. Others mean this by it; those made before it was
+    written tell by the separator's spelling.
+    """
+    if metadata.get("tokenizer.ggml.model") == "bert" or tokenizer.sep is None:
+        return False
+    flag = metadata.get("tokenizer.ggml.add_sep_token")
+    return tokenizer.token(tokenizer.sep) == b"</s>" if flag is None else bool(flag)
 
 
 def ranked(scores: Sequence[float], documents: Sequence[str], top_n: int | None) -> list[RankedDocument]:

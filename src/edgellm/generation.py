@@ -65,10 +65,12 @@ class Core:
                 raise
         return seq
 
-    def step(self, items: Sequence[_native.Item], epoch: int, encode: bool = False) -> None:
-        """One step; the caller has the turn. Ctrl-C gets through every SLICE_MS."""
+    def step(
+        self, items: Sequence[_native.Item], epoch: int, encode: bool = False, type_from: Sequence[int] = ()
+    ) -> None:
+        """One step, see `Engine.begin`; the caller has the turn. Ctrl-C gets through every SLICE_MS."""
         while True:
-            self.engine.begin(items, encode)
+            self.engine.begin(items, encode, type_from)
             self._stepping = True
             try:
                 while not self.engine.run(_native.SLICE_MS):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 from edgellm import _native
 from edgellm.chat import ChatFormat
 from edgellm.embedding import (
-    RERANK_TEMPLATE,
     Embedder,
     check_numpy,
     finished,
@@ -678,10 +677,11 @@ class LLM:
         if isinstance(documents, str):
             raise InvalidArgument("documents is one text; give a list of texts")
         embedder = self._embedder("rank")
-        template = self.metadata.get(RERANK_TEMPLATE)
-        pairs = [pair_tokens(self.tokenizer, query, one, template) for one in documents]
-        ids = [embedder.fitting(pair, number, truncate) for number, pair in enumerate(pairs)]
-        return ranked([float(rows[0, 0]) for rows in embedder.run(ids)], documents, top_n)
+        metadata = self.metadata
+        pairs = [pair_tokens(self.tokenizer, query, one, metadata) for one in documents]
+        ids = [embedder.fitting(pair, number, truncate) for number, (pair, _) in enumerate(pairs)]
+        scores = embedder.run(ids, [second for _, second in pairs])
+        return ranked([float(rows[0, 0]) for rows in scores], documents, top_n)
 
 
 def _resolve(model: str | os.PathLike[str]) -> Path:

@@ -37,6 +37,8 @@ _GGUF_NAMES = {  # GGUF's name: Hugging Face's, without .weight and .bias
     "ffn_up": "intermediate.dense",
     "ffn_down": "output.dense",
     "layer_output_norm": "output.LayerNorm",
+    "cls": "pooler.dense",
+    "cls.output": "classifier",
 }
 
 
@@ -96,7 +98,7 @@ class BertReference:
         """From what tests.support.gguf_reader.read_gguf gives."""
         renamed = {}
         for name, tensor in tensors.items():
-            match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)", name)
+            match = re.fullmatch(r"(?:blk\.(\d+)\.)?([\w.]+)\.(weight|bias)", name)
             assert match is not None, name
             layer = f"encoder.layer.{match[1]}." if match[1] else ""
             renamed[f"{layer}{_GGUF_NAMES[match[2]]}.{match[3]}"] = tensor
@@ -115,12 +117,13 @@ class BertReference:
     def norm(self, x: Array, name: str) -> Array:
         return layer_norm(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"], self.eps)
 
-    def hidden(self, tokens: Sequence[int]) -> Array:
-        """The last layer's output for each token; shape (n_tokens, n_embd)."""
+    def hidden(self, tokens: Sequence[int], second: int | None = None) -> Array:
+        """The last layer's output for each token; shape (n_tokens, n_embd). *second*: where a second text begins."""
         embeddings = [
             self.tensors[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")
         ]
-        x = embeddings[0][np.asarray(tokens)] + embeddings[1][: len(tokens)] + embeddings[2][0]
+        kinds = np.arange(len(tokens)) >= (len(tokens) if second is None else second)
+        x = embeddings[0][np.asarray(tokens)] + embeddings[1][: len(tokens)] + embeddings[2][kinds.astype(int)]
         x = self.norm(x, "embeddings.LayerNorm")
         for layer in range(self.n_layer):
             name = f"encoder.layer.{layer}"
@@ -139,6 +142,11 @@ class BertReference:
         scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(q.shape[2])
         result: Array = np.einsum("hij,jhd->ihd", softmax(scores), v).reshape(len(x), -1)
         return result
+
+    def score(self, tokens: Sequence[int], second: int) -> float:
+        """What a cross-encoder's classifier says of two texts (Nogueira and Cho 2019)."""
+        pooled = np.tanh(self.linear(self.hidden(tokens, second)[:1], "pooler.dense"))
+        return float(self.linear(pooled, "classifier")[0, 0])
 
     def embed(self, tokens: Sequence[int], *, normalize: bool = True) -> Array:
         """The sentence's vector; shape (n_embd,), of length 1 unless *normalize* is false."""
