@@ -59,7 +59,9 @@ static edgellm_status check_source(const el_engine *e, const el_seq *s, const ed
     if (item->encode && (item->sample || item->outputs != EDGELLM_OUT_NONE))
         return el_fail(EDGELLM_EINVAL, "a source text has no outputs");
     if (has_encoder && !item->encode && s->n_source == 0)
-        return el_fail(EDGELLM_EINVAL, "sequence %d has no source text yet: give it with encode = 1", item->seq);
+        return el_fail(EDGELLM_EINVAL,
+                       "a %s model answers a source text, and sequence %d has none yet: give it with encode = 1",
+                       e->model->arch->name, item->seq);
     return EDGELLM_OK;
 }
 

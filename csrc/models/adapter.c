@@ -13,7 +13,7 @@ enum { MAX_RANK = 1 << 14 };
 
 static edgellm_status check_kind(el_adapter *x)
 {
-    el_str kind = {"", 0}, type = {"", 0}, arch = {"", 0};
+    el_str kind = {"model", 5}, type = {"", 0}, arch = {"", 0};
     edgellm_status status = EDGELLM_OK;
 
     EL_TRY(el_gguf_get_str(x->file, "general.type", &kind));
@@ -21,8 +21,8 @@ static edgellm_status check_kind(el_adapter *x)
     EL_TRY(el_gguf_get_str(x->file, "general.architecture", &arch));
     EL_TRY(el_gguf_get_f32(x->file, "adapter.lora.alpha", &x->alpha));
     if (!el_str_eq(kind, "adapter"))
-        return el_fail(EDGELLM_EFORMAT, "this GGUF file is no adapter: general.type is \"%.*s\"",
-                       (int)EL_MIN(kind.n, (size_t)40), kind.data);
+        return el_fail(EDGELLM_EFORMAT, "this GGUF file is no adapter: it holds a %.*s %.*s",
+                       (int)EL_MIN(arch.n, (size_t)40), arch.data, (int)EL_MIN(kind.n, (size_t)40), kind.data);
     if (!el_str_eq(type, "lora"))
         return el_fail(EDGELLM_EUNSUPPORTED, "adapter.type is \"%.*s\"; only LoRA adapters are known",
                        (int)EL_MIN(type.n, (size_t)40), type.data);

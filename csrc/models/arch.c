@@ -19,6 +19,26 @@ const el_arch *el_arch_at(size_t i) { return i < EL_COUNT(families) ? families[i
 
 enum { NAME_MAX_LENGTH = 48, NEAREST = 3 };
 
+/* Files that belong to a language model or lie beside them on the same shelves, but are none. Names: those that the
+ * programs which write such files give as general.architecture. */
+static const struct {
+    const char *name, *what;
+} others[] = {
+    {"clip", "the part of a model that reads images or sound (mmproj); open the language model's own file"},
+    {"wavtokenizer-dec", "a vocoder, which makes sound"},
+    {"whisper", "a speech recognizer"},
+    {"flux", "an image generator"},
+    {"sd1", "an image generator"},
+    {"sd3", "an image generator"},
+    {"sdxl", "an image generator"},
+    {"stable-diffusion", "an image generator"},
+    {"lumina2", "an image generator"},
+    {"qwen_image", "an image generator"},
+    {"wan", "a video generator"},
+    {"hyvid", "a video generator"},
+    {"ltxv", "a video generator"},
+};
+
 /* Levenshtein distance of two short names; a common prefix counts in favour ("qwen2" is near "qwen3moe"). */
 static int distance(el_str a, const char *b)
 {
@@ -56,6 +76,10 @@ edgellm_status el_arch_find(const el_arch **out, el_str name)
             return EDGELLM_OK;
         }
     }
+    for (size_t i = 0; i < EL_COUNT(others); i++)
+        if (el_str_eq(name, others[i].name))
+            return el_fail(EDGELLM_EUNSUPPORTED, "general.architecture is \"%s\": this is no language model but %s",
+                           others[i].name, others[i].what);
     for (int k = 0; k < NEAREST && k < (int)EL_COUNT(families); k++) {
         size_t best = EL_COUNT(families);
         size_t used = strlen(nearest);

@@ -227,12 +227,21 @@ edgellm_status el_model_open(el_model **out, const char *path_utf8)
 {
     edgellm_status status = EDGELLM_OK;
     el_model *m = el_alloc(1, sizeof *m);
-    el_str arch_name = {"", 0};
+    el_str arch_name = {"", 0}, kind = {"", 0};
+    const el_gguf_kv *type;
 
     *out = NULL;
     if (!m)
         return el_no_memory(sizeof *m);
     EL_TRY(el_gguf_open(&m->file, path_utf8, 0));
+    type = el_gguf_find(m->file, "general.type");
+    if (type && type->type == EL_GGUF_STR)
+        EL_TRY(el_gguf_get_str(m->file, "general.type", &kind));
+    if (el_str_eq(kind, "adapter")) {
+        status = el_fail(EDGELLM_EINVAL, "this is an adapter, not a model: open the model it was made for and add this "
+                                         "file to it (edgellm run MODEL --lora FILE)");
+        goto done;
+    }
     EL_TRY(el_gguf_get_str(m->file, "general.architecture", &arch_name));
     if (arch_name.n == 0) {
         status =

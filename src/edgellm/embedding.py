@@ -216,5 +216,6 @@ def needs_text(model: _native.Model) -> None:
     """
     if not model.info.gives_logits:
         raise Unsupported(
-            f"{model.info.path.name} is a {model.info.architecture} model: it gives embeddings, not text; use embed()"
+            f"{model.info.path.name} is a {model.info.architecture} model: it gives embeddings, not text; "
+            "use LLM.embed or edgellm embed"
         )

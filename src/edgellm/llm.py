@@ -374,9 +374,15 @@ class LLM:
         needs_text(self._model)
         ids = self._ids(prompt)
         if self.info.has_encoder:
-            return Run([self.info.decoder_start], params, seed, source=ids)
+            return self._answer_to(ids, params, seed)
         if params.token_healing and len(ids) > 1 and self.tokenizer.has_spelling(ids[-1]):
             return Run(ids[:-1], params, seed, heal_token=ids[-1])
+        return Run(ids, params, seed)
+
+    def _answer_to(self, ids: list[int], params: SamplingParams, seed: int) -> Run:
+        """All of a prompt; of an encoder-decoder model it is the source text."""
+        if self.info.has_encoder:
+            return Run([self.info.decoder_start], params, seed, source=ids)
         return Run(ids, params, seed)
 
     def _stream(self, run: Run) -> Iterator[Chunk]:
@@ -465,7 +471,7 @@ class LLM:
         ids = self._fitting(
             self._chat_format.encode(messages, template=template, tools=tools, **dict(template_args or {}))
         )
-        run = Run(ids, chosen, self._seed_for(chosen))
+        run = self._answer_to(ids, chosen, self._seed_for(chosen))
         head = {"id": f"chatcmpl-{os.urandom(12).hex()}", "created": int(time.time()), "model": self.info.path.stem}
         if stream:
             return self._chat_chunks(head, self._stream(run))

@@ -108,9 +108,12 @@ def command(
         raise click.UsageError("there is nothing to measure: -p and -n are both 0")
     if threads is not None and 0 in threads:
         raise click.UsageError("-t must be at least 1")
+    from edgellm.evaluation.chunks import needs_one_stack
+
     path = _model.locate(model)
     rows: list[dict[str, Any]] = []
     with _model.open_weights(path) as weights:
+        needs_one_stack(weights)
         for n_threads in threads or (0,):
             longest = max(*n_prompt, *n_gen)
             with weights.engine(n_ctx=longest, n_seqs=parallel, n_batch=batch, n_threads=n_threads) as engine:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgellm import _native
-from edgellm.errors import FileError, InvalidArgument
+from edgellm.errors import FileError, InvalidArgument, Unsupported
 
 Logits = NDArray[np.float32]
 _LOGITS_BYTES = 64 << 20  # of one step
@@ -39,6 +39,19 @@ def read_text(path: Path) -> str:
         raise InvalidArgument(f"{path} is not UTF-8 text: byte {error.start}") from None
 
 
+def needs_one_stack(model: _native.Model) -> None:
+    """
+    Refuse an encoder-decoder model where a text is read and continued by the same layers.
+
+    Raises:
+        Unsupported: It is one.
+    """
+    if model.info.has_encoder:
+        raise Unsupported(
+            f"a {model.info.architecture} model answers one text with another, so it cannot be measured on a text alone"
+        )
+
+
 class Reader:
     """
     A model with one sequence, for chunks of one length.
@@ -50,6 +63,7 @@ class Reader:
 
     Raises:
         InvalidArgument: *n_ctx* is less than 8.
+        Unsupported: The model gives embeddings alone, or has an encoder beside its decoder.
     """
 
     def __init__(self, path: str | os.PathLike[str], n_ctx: int, threads: int = 0) -> None:
@@ -57,6 +71,7 @@ class Reader:
             raise InvalidArgument(f"a context of {n_ctx} tokens scores next to nothing: use at least 8")
         self.n_ctx = n_ctx
         self.model = _native.Model(path)
+        needs_one_stack(self.model)
         self.n_vocab = self.model.info.n_vocab
         self.vocab = self.model.vocab()
         self.engine = self.model.engine(n_ctx=n_ctx, n_seqs=1, n_batch=min(512, n_ctx), n_threads=threads)

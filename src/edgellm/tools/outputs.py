@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -11,6 +12,13 @@ from types import TracebackType
 from typing import BinaryIO
 
 from edgellm.errors import FileError, InvalidArgument
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quotas
+
+
+def size_text(n_bytes: int) -> str:
+    """``344 kB``, ``98 MB``."""
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 10_000_000 else f"{n_bytes / 1e3:.0f} kB"
 
 
 class Outputs:
@@ -24,7 +32,7 @@ class Outputs:
 
     Raises:
         InvalidArgument: One exists already and *force* is not given.
-        FileError: The folder is missing or the disk has too little room.
+        FileError: The folder is missing, or the disk has too little room, now or when it is written.
     """
 
     def __init__(self, paths: Sequence[Path], n_bytes: int, *, force: bool = False) -> None:
@@ -40,7 +48,7 @@ class Outputs:
             raise FileError(f"the folder {folder} does not exist")
         free = shutil.disk_usage(folder).free
         if n_bytes > free:
-            raise FileError(f"{folder} has {free / 1e6:.0f} MB free, {n_bytes / 1e6:.0f} MB are needed")
+            raise FileError(f"{folder} has {size_text(free)} free, {size_text(n_bytes)} are needed")
 
     def temporary(self, number: int = 0) -> Path:
         """Where file *number* is until it is complete."""
@@ -63,6 +71,12 @@ class Outputs:
             for path in self._temporary:
                 with contextlib.suppress(OSError):
                     path.unlink()
+        if isinstance(value, OSError) and value.errno in _NO_ROOM and value.filename is None:
+            name = " and the others" if len(self._paths) > 1 else ""
+            raise FileError(
+                f"{self._paths[0]}{name} could not be written ({value.strerror}): make room or name another place; "
+                "nothing of it is left"
+            ) from value
 
     def _put_in_place(self) -> None:
         for path in self._temporary:

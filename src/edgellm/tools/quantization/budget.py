@@ -103,7 +103,9 @@ def choose(choices: dict[str, list[Choice]], n_bytes: int) -> dict[str, str]:
     at = dict.fromkeys(hulls, 0)
     used = sum(found[0].n_bytes for found in hulls.values())
     if used > n_bytes:
-        raise InvalidArgument(f"the smallest types take {used / 1e6:.1f} MB, the size leaves {n_bytes / 1e6:.1f} MB")
+        raise InvalidArgument(
+            f"the smallest types take {used / 1e6:.1f} MB, the size leaves {max(0, n_bytes) / 1e6:.1f} MB: allow more"
+        )
     steps = [(-_gain(found[0], found[1]), name) for name, found in hulls.items() if len(found) > 1]
     heapq.heapify(steps)
     while steps:
