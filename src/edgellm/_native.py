@@ -581,7 +581,7 @@ class Engine(Handle):
         Forget the tokens from *n_tokens* on. Abandons a step that has not finished.
 
         Returns:
-            How many tokens are left: *n_tokens*, or fewer where the model has recurrent memory and no checkpoint there.
+            How many tokens are left: *n_tokens*, or fewer where the model cannot undo them and has no checkpoint there.
         """
         check(load()[1].edgellm_seq_truncate(self.pointer, seq, n_tokens))
         return self.length(seq)

@@ -52,7 +52,7 @@ class LLM:
         threads: Threads to compute with; 0: one per physical performance core we may use.
         kv_type: How the cache keeps keys and values: "f16", "f32" (exact, twice the size) or "q8_0" (half the size).
         seed: For calls that set none. None: a new one for each call, reported in `Completion.seed`.
-        n_seqs: Sequences open at once, 1 to 256.
+        n_seqs: Sequences open at once, 1 to 256; fewer when the recurrent memory of so many would not fit.
         n_batch: Tokens in one step, at most 4096.
         rope_scaling: How to stretch the context instead of what the file says: "none", "linear", "yarn", "ntk",
             "dynamic". "model": as the file says, also for the numbers below where they are 0.

@@ -71,7 +71,7 @@ def test_bits_of_recorded_models(name: str, shared: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arch", "few", "many"),
-    [("llama", 5, 9), ("mistral3", 5, 9), ("gemma3", 5, 9), ("llama-moe", 7, 12)],
+    [("llama", 5, 9), ("mistral3", 5, 9), ("gemma3", 5, 9), ("llama-moe", 7, 12), ("mamba2", 6, 9)],
 )
 def test_regions_per_layer(arch: str, few: int, many: int, tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     """docs/ARCHITECTURE.md names these numbers."""
