@@ -15,11 +15,15 @@ set(CMAKE_C_VISIBILITY_PRESET hidden)
 set(CMAKE_CXX_VISIBILITY_PRESET hidden)
 set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 
+# No build path in the files: __FILE__ is relative to the checkout, also when ccache has made the compiler's argument
+# relative to the build folder.
+file(RELATIVE_PATH up "${PROJECT_BINARY_DIR}" "${PROJECT_SOURCE_DIR}")
 add_library(el_flags INTERFACE)
 # One rounding per operation, on every compiler: gcc contracts a*b+c by default, clang within an expression. Where a
 # fused operation is wanted, the code says so.
 target_compile_options(el_flags INTERFACE -ffp-contract=off -ffunction-sections -fdata-sections
-                       "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=" "-ffile-prefix-map=${PROJECT_BINARY_DIR}/=")
+                       "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=" "-ffile-prefix-map=${PROJECT_BINARY_DIR}/="
+                       "-ffile-prefix-map=${up}=")
 target_compile_definitions(el_flags INTERFACE $<$<PLATFORM_ID:Linux,Android>:_GNU_SOURCE>)
 
 add_library(el_warnings INTERFACE)
