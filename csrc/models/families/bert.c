@@ -9,17 +9,13 @@
 #include "graph.h"
 #include "layer_blocks.h"
 
+/* What BERT and its first successors share. */
+#define BERT_TRAITS                                                                                                    \
+    .layer_norm = true, .norm_place = EL_NORM_SUM, .embd_norm = "token_embd_norm", .token_types = true, .encoder = true
+
 EL_ARCH(bert) = {
     .name = "bert",
-    .traits = {.rope = EL_ROPE_OFF,
-               .activation = EL_ACT_GELU,
-               .ungated = true,
-               .layer_norm = true,
-               .norm_place = EL_NORM_SUM,
-               .embd_norm = "token_embd_norm",
-               .token_types = true,
-               .position_table = true,
-               .encoder = true},
+    .traits = {.rope = EL_ROPE_OFF, .activation = EL_ACT_GELU, .ungated = true, BERT_TRAITS, .position_table = true},
 };
 
 /* Its feed-forward block has no biases, whatever a file holds. */
@@ -33,12 +29,7 @@ static void nomic_load(el_loader *l)
 
 EL_ARCH(nomic_bert) = {
     .name = "nomic-bert",
-    .traits = {.rope = EL_ROPE_HALVES,
-               .layer_norm = true,
-               .norm_place = EL_NORM_SUM,
-               .embd_norm = "token_embd_norm",
-               .token_types = true,
-               .encoder = true},
+    .traits = {.rope = EL_ROPE_HALVES, BERT_TRAITS},
     .load = nomic_load,
 };
 
@@ -55,28 +46,14 @@ static edgellm_status nomic_moe_hparams(el_hparams *hp, const el_gguf *file, con
 
 EL_ARCH(nomic_bert_moe) = {
     .name = "nomic-bert-moe",
-    .traits = {.rope = EL_ROPE_HALVES,
-               .activation = EL_ACT_GELU,
-               .ungated = true,
-               .layer_norm = true,
-               .norm_place = EL_NORM_SUM,
-               .embd_norm = "token_embd_norm",
-               .token_types = true,
-               .may_have_experts = true,
-               .encoder = true},
+    .traits =
+        {.rope = EL_ROPE_HALVES, .activation = EL_ACT_GELU, .ungated = true, BERT_TRAITS, .may_have_experts = true},
     .hparams = nomic_moe_hparams,
 };
 
 EL_ARCH(jina_bert_v3) = {
     .name = "jina-bert-v3",
-    .traits = {.rope = EL_ROPE_HALVES,
-               .activation = EL_ACT_GELU,
-               .ungated = true,
-               .layer_norm = true,
-               .norm_place = EL_NORM_SUM,
-               .embd_norm = "token_embd_norm",
-               .token_types = true,
-               .encoder = true},
+    .traits = {.rope = EL_ROPE_HALVES, .activation = EL_ACT_GELU, .ungated = true, BERT_TRAITS},
 };
 
 /* ---- Jina 2: ALiBi, and in the code model a second norm of the sum with the layer's input --- */
@@ -125,14 +102,7 @@ static struct ggml_tensor *jina2_layer(el_graph *g, int32_t layer, struct ggml_t
 
 EL_ARCH(jina_bert_v2) = {
     .name = "jina-bert-v2",
-    .traits = {.rope = EL_ROPE_OFF,
-               .activation = EL_ACT_GELU,
-               .any_gate = true,
-               .layer_norm = true,
-               .norm_place = EL_NORM_SUM,
-               .embd_norm = "token_embd_norm",
-               .token_types = true,
-               .encoder = true},
+    .traits = {.rope = EL_ROPE_OFF, .activation = EL_ACT_GELU, .any_gate = true, BERT_TRAITS},
     .hparams = jina2_hparams,
     .load = jina2_load,
     .layer = jina2_layer,
