@@ -83,8 +83,7 @@ edgellm_status el_engine_size(el_engine *e, const edgellm_engine_options *o, el_
     wanted = ((uint64_t)e->n_ctx + EL_BLOCK_TOKENS - 1) / EL_BLOCK_TOKENS;
     apart = sliding_blocks(e);
     if (can_slide_apart(&e->model->hp) && apart < wanted * (uint64_t)e->n_seqs &&
-        apart <= INT32_MAX / EL_BLOCK_TOKENS &&
-        apart * EL_BLOCK_TOKENS * sliding < limit / 2) {
+        apart <= INT32_MAX / EL_BLOCK_TOKENS && apart * EL_BLOCK_TOKENS * sliding < limit / 2) {
         sizes->n_sliding_blocks = (int32_t)apart;
         limit -= apart * EL_BLOCK_TOKENS * sliding;
     } else {

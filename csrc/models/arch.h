@@ -67,11 +67,12 @@ typedef struct el_traits {
 
     el_qk_norm qk_norm; /* of queries and keys: per head or over all heads, as the weights' shape says */
     bool qk_norm_after_rope;
-    bool v_norm;         /* values are normed per head, without weights; a missing attn_v means that keys are values */
-    bool parallel;       /* attention and feed-forward read the same x and are added together; a missing ffn_norm means
-                            that both read the same norm's output */
-    bool parallel_key;   /* the file says so by use_parallel_residual (GPT-NeoX) */
-    bool token_types;    /* a row of token_types is added to the embeddings: the first, in a second text the second (BERT) */
+    bool v_norm;       /* values are normed per head, without weights; a missing attn_v means that keys are values */
+    bool parallel;     /* attention and feed-forward read the same x and are added together; a missing ffn_norm means
+                          that both read the same norm's output */
+    bool parallel_key; /* the file says so by use_parallel_residual (GPT-NeoX) */
+    bool token_types;  /* a row of token_types is added to the embeddings: the first, in a second text the second (BERT)
+                        */
     bool position_table; /* position_embd is added to the embeddings */
     bool alibi;          /* attention.max_alibi_bias (Press et al. 2022) */
     bool sinks;          /* attn_sinks: one more score per head, without a value (gpt-oss) */

@@ -117,4 +117,5 @@ static edgellm_status cogvlm_hparams(el_hparams *hp, const el_gguf *file, const 
     return EDGELLM_OK;
 }
 
-EL_ARCH(cogvlm) = {.name = "cogvlm", .traits = {.rope = EL_ROPE_HALVES, .no_rope_factors = true}, .hparams = cogvlm_hparams};
+EL_ARCH(cogvlm) = {
+    .name = "cogvlm", .traits = {.rope = EL_ROPE_HALVES, .no_rope_factors = true}, .hparams = cogvlm_hparams};
