@@ -284,14 +284,14 @@ EDGELLM_API edgellm_status edgellm_seq_close(edgellm_engine *engine, int32_t seq
 /* Tokens computed so far, or -1 for a sequence that is not open. */
 EDGELLM_API int32_t edgellm_seq_length(const edgellm_engine *engine, int32_t seq);
 /* Forgets all tokens from position n_tokens on. Not every model can undo them one by one: recurrent layers keep a state
- * of fixed size, and sliding layers no longer have what their window has left, but for 64 tokens. Then the sequence goes
- * back to its nearest checkpoint at or below n_tokens, or to 0; edgellm_seq_length tells how many tokens are left, and
- * the caller computes the rest again. 0 and the present length can always be had. Errors: EINVAL. */
+ * of fixed size, and sliding layers no longer have what their window has left, but for 64 tokens. Then the sequence
+ * goes back to its nearest checkpoint at or below n_tokens, or to 0; edgellm_seq_length tells how many tokens are left,
+ * and the caller computes the rest again. 0 and the present length can always be had. Errors: EINVAL. */
 EDGELLM_API edgellm_status edgellm_seq_truncate(edgellm_engine *engine, int32_t seq, int32_t n_tokens);
 /* Makes the present length one that edgellm_seq_truncate can come back to, by a copy of the recurrent memory and a hold
- * on what the window shows. A sequence has at most 8 of them, fewer when copies are large (256 MB for all sequences, but
- * one each). The oldest is dropped, also when its part of the cache is needed; so are those that a truncation leaves
- * behind. Where every length can be gone back to without, this does nothing. Errors: EINVAL, ENOMEM. */
+ * on what the window shows. A sequence has at most 8 of them, fewer when copies are large (256 MB for all sequences,
+ * but one each). The oldest is dropped, also when its part of the cache is needed; so are those that a truncation
+ * leaves behind. Where every length can be gone back to without, this does nothing. Errors: EINVAL, ENOMEM. */
 EDGELLM_API edgellm_status edgellm_seq_checkpoint(edgellm_engine *engine, int32_t seq);
 
 /* ---- sampling ------------------------------------------------------------------------- */
