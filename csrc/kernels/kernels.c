@@ -12,7 +12,6 @@ static void use_ref(el_kernels *t)
     el_rows_use_ref(t);
     el_attention_use_ref(t);
     el_maps_use_ref(t);
-    el_states_use_ref(t);
 }
 
 #if defined(__x86_64__)
@@ -25,7 +24,6 @@ static void use_avx2(el_kernels *t)
     el_rows_use_avx2(t);
     el_attention_use_avx2(t);
     el_maps_use_avx2(t);
-    el_states_use_avx2(t);
 }
 
 static void use_avxvnni_evex(el_kernels *t)
@@ -51,7 +49,6 @@ static void use_avx512(el_kernels *t)
     el_rows_use_avx512(t);
     el_attention_use_avx512(t);
     el_maps_use_avx512(t);
-    el_states_use_avx512(t);
 }
 #endif
 
@@ -65,7 +62,6 @@ static void use_neon(el_kernels *t)
     el_rows_use_neon(t);
     el_attention_use_neon(t);
     el_maps_use_neon(t);
-    el_states_use_neon(t);
 }
 
 static void use_dotprod(el_kernels *t)

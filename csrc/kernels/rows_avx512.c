@@ -150,6 +150,8 @@ static int64_t top_k(int32_t *ids, float *values, int64_t k, const float *x, int
     return el_top_finish(&top);
 }
 
+#include "states.h"
+
 void el_rows_use_avx512(el_kernels *t)
 {
     t->rms_norm = rms_norm;
@@ -161,6 +163,7 @@ void el_rows_use_avx512(el_kernels *t)
     t->softcap = softcap;
     t->softmax = softmax;
     t->dot = dot;
+    t->state_step = state_step;
     t->rope_halves = rope_halves;
     t->f32_to_f16 = f32_to_f16;
     t->f16_to_f32 = f16_to_f32;

@@ -183,6 +183,8 @@ static int64_t top_k(int32_t *ids, float *values, int64_t k, const float *x, int
     return el_top_finish(&top);
 }
 
+#include "states.h"
+
 void el_rows_use_ref(el_kernels *t)
 {
     t->rms_norm = rms_norm;
@@ -196,6 +198,7 @@ void el_rows_use_ref(el_kernels *t)
     t->softcap = softcap;
     t->softmax = softmax;
     t->dot = dot;
+    t->state_step = state_step;
     t->rope_adjacent = rope_adjacent;
     t->rope_halves = rope_halves;
     t->f32_to_f16 = f32_to_f16;

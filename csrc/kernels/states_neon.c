@@ -1,4 +1,0 @@
-/* states_neon.c - one token of linear attention, from the template. */
-#include "states.h"
-
-void el_states_use_neon(el_kernels *t) { t->state_step = state_step; }
