@@ -24,8 +24,10 @@ static edgellm_status gemma4_hparams(el_hparams *hp, const el_gguf *file, const 
     hp->logit_softcap = 30;
     EL_TRY(el_key_f32(file, arch, "final_logit_softcapping", 1e-3f, 1e6f, &hp->logit_softcap));
     EL_TRY(el_key_i32(file, arch, "attention.shared_kv_layers", 1, EL_MAX_LAYERS, &n_shared));
-    for (int32_t i = 0; i < hp->n_layer; i++)
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        EL_TRY(el_key_require(hp->layers[i].n_ff, arch, "feed_forward_length"));
         hp->layers[i].rope_unstretched = hp->layers[i].sliding;
+    }
     el_experts_where_routed(hp, file);
     EL_TRY(el_per_layer_share(hp, arch, hp->n_layer - n_shared));
 done:
