@@ -8,6 +8,15 @@
 #include "graph.h"
 #include "layer_blocks.h"
 
+/* Whether the layer fits the cache of the earlier one that it reads. */
+static bool can_share(const el_hparams *hp, const el_layer_hparams *layer, int32_t i)
+{
+    const el_layer_hparams *other = layer->kv_of >= 0 && layer->kv_of < i ? &hp->layers[layer->kv_of] : NULL;
+
+    return other && other->sliding == layer->sliding && other->k_width == layer->n_head_kv * layer->head_k &&
+           other->v_width == layer->n_head_kv * layer->head_v;
+}
+
 edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch)
 {
     edgellm_status status = EDGELLM_OK;
@@ -22,10 +31,8 @@ edgellm_status el_attention_hparams(el_hparams *hp, el_layer_hparams *layer, int
     if (layer->n_rot % 2 != 0 || layer->n_rot > layer->head_k)
         return el_fail(EDGELLM_EFORMAT, "%s.rope.dimension_count is %d; it must be even and at most the head's %d",
                        arch->name, layer->n_rot, layer->head_k);
-    if (layer->kv_of != i && (layer->kv_of < 0 || layer->kv_of > i || hp->layers[layer->kv_of].kv_of != layer->kv_of ||
-                              hp->layers[layer->kv_of].k_width != layer->n_head_kv * layer->head_k ||
-                              hp->layers[layer->kv_of].v_width != layer->n_head_kv * layer->head_v))
-        return el_fail(EDGELLM_EFORMAT, "layer %d cannot read layer %d's keys and values: their heads differ", i,
+    if (layer->kv_of != i && !can_share(hp, layer, i))
+        return el_fail(EDGELLM_EFORMAT, "layer %d cannot read layer %d's keys and values: they are not of one kind", i,
                        layer->kv_of);
     if (layer->kv_of == i) {
         layer->k_width = layer->n_head_kv * layer->head_k;

@@ -219,6 +219,8 @@ static edgellm_status finish(el_hparams *hp, const el_arch *arch)
             layer->rope_base = layer->sliding ? hp->rope_base_sliding : hp->rope_base;
         if (layer->rope_factor == 0)
             layer->rope_factor = layer->sliding && arch->traits.sliding_unscaled ? 1 : hp->rope_factor;
+        if (hp->parallel && !layer->experts) /* the two blocks are added, so both must be there */
+            EL_TRY(el_key_require(layer->n_ff, arch, "feed_forward_length"));
         if (!layer->experts && layer->n_ff > 0 && hp->n_ff == 0)
             hp->n_ff = layer->n_ff;
         if (layer->mixer && layer->mixer->hparams)

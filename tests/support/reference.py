@@ -3,8 +3,8 @@ A slow, readable forward pass in NumPy: what the logits of a model file ought to
 
 One function per idea, float64 throughout, a whole prompt at once, no cache: so chunks, batches and threads, where a
 fast engine goes wrong, do not exist here. Architectures: ``llama`` (dense and mixture of experts), ``mistral3``,
-``gemma3``; with tests.support.recurrent ``mamba2`` and ``lfm2``; with
-tests.support.linear_attention ``qwen35``, ``qwen3next`` and ``rwkv7``.
+``gemma3``; with tests.support.recurrent ``mamba2`` and ``lfm2``; with tests.support.linear_attention ``qwen35``,
+``qwen3next`` and ``rwkv7``; with tests.support.latent ``deepseek2``.
 
 Sources: RMSNorm, Zhang and Sennrich 2019; rotary positions, Su et al. 2021; YaRN, Peng et al. 2023; grouped queries,
 Ainslie et al. 2023; SwiGLU and GEGLU, Shazeer 2020; experts, Jiang et al. 2024 (Mixtral); sliding windows and
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support import linear_attention, recurrent
+from tests.support import latent, linear_attention, recurrent
 from tests.support.gguf_reader import read_gguf
 
 Array = NDArray[np.float64]
@@ -214,6 +214,7 @@ ARCHITECTURES = {
     "qwen3next": Family(halves=True, qk_norm=True, ffn_norm="post_attention_norm", gated=True),
     "rwkv7": Family(),
     "mamba2": Family(),
+    "deepseek2": Family(),
     "lfm2": Family(halves=True, qk_norm=True, output_norm="token_embd_norm"),
 }
 
@@ -331,6 +332,8 @@ class Reference:
             return recurrent.mamba2(self, x, name)
         if f"{name}.shortconv.in_proj.weight" in self.tensors:
             return recurrent.short_convolution(self, x, name)
+        if f"{name}.attn_kv_a_mqa.weight" in self.tensors:
+            return latent.latent_attention(self, x, layer, positions)
         return self.attend(x, layer, positions)
 
     def attend(self, x: Array, layer: int, positions: Array) -> Array:
@@ -360,6 +363,8 @@ class Reference:
         if f"{name}.ffn_gate_inp.weight" not in self.tensors:
             hidden = self.gate(self.linear(x, f"{name}.ffn_gate")) * self.linear(x, f"{name}.ffn_up")
             return self.linear(hidden, f"{name}.ffn_down")
+        if f"{name}.ffn_up_shexp.weight" in self.tensors:
+            return latent.experts(self, x, name)
         weights = route(softmax(self.linear(x, f"{name}.ffn_gate_inp")), int(self.key("expert_used_count")))
         gate, up, down = (self.tensors[f"{name}.ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
         out = np.zeros_like(x)

@@ -61,6 +61,7 @@ WINDOW = {"attention.sliding_window": 24, "attention.sliding_window_pattern": 2}
 KDA_FULL = KDA.replace("ssm_f_a ssm_f_b", "ssm_f_a=embd,q").replace(
     "ssm_g_a=embd,size ssm_g_b=size,q", "ssm_g_a=embd,q"
 )
+SLIDING_LAST = {"attention.sliding_window": 24, "attention.sliding_window_pattern": [False, True]}
 RWKV = {
     **NO_HEADS,
     "wkv.head_size": "$size",
@@ -178,6 +179,14 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
     "hunyuan-dense": _plain(QK_DENSE),
     "hunyuan_vl": _plain(QK_DENSE),
     "maincoder": _plain(QK_DENSE),
+    "cogvlm": _plain(f"attn_norm attn_qkv attn_output {GLU}"),
+    "muse-glimmer": _plain(f"{ATTN} {QK_NORM} attn_gate {GLU} {POST}", keys={**WINDOW, "logit_scale": 1.0}),
+    "spark2_5": _plain(f"{ATTN} attn_gate=embd,head {GLU}", keys=SLIDING_LAST),
+    "talkie": _plain(
+        "attn_q attn_k attn_v attn_output attn_q_norm=one,head ffn_gate ffn_up ffn_down layer_output_scale=one",
+        top="output",
+        keys={"logit_scale": 1.0},
+    ),
     # Gemma
     "gemma2": _plain(
         f"{DENSE} {POST}",
@@ -302,6 +311,28 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
         keys={**SHARED_KEYS, "interleave_moe_layer_step": 2, "attention.sliding_window_pattern": 2},
         sizes={"shared_ff": 64, "used": 1},
     ),
+    "cohere2moe": Family(
+        (
+            "attn_norm attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down",
+            f"attn_norm attn_q attn_k attn_v attn_output {SHARED_MOE.removeprefix('ffn_norm ')}",
+        ),
+        top="output_norm",
+        eps="layer",
+        keys={**SIGMOID, "logit_scale": 0.25, "attention.sliding_window": 24},
+        lead=True,
+    ),
+    "granite_swa": _plain(f"{ATTN} attn_sinks {GLU}", keys={**SLIDING_LAST, "logit_scale": 6.0}),
+    "grovemoe": _moe(
+        f"{ATTN} {QK_NORM} {MOE} ffn_gate_chexps=embd,size,two ffn_up_chexps=embd,size,two "
+        "ffn_down_chexps=size,embd,two",
+        {**EXPERTS, "experts_per_group": 2, "expert_group_scale": 0.05},
+    ),
+    "hy_v3": _lead(f"{ATTN} {QK_NORM}", f"{MOE} exp_probs_b! {SHARED}", SIGMOID),
+    "laguna": _lead(f"{ATTN} {QK_NORM} attn_gate=embd,head", ROUTER_MOE, {**SIGMOID, "attention.sliding_window": 24}),
+    "maple": _moe(f"{ATTN} {QK_NORM} {MOE}", {**EXPERTS, **SLIDING_LAST, "swiglu_clamp_exp": 7.0}),
+    "mellum": _moe(f"{ATTN} {QK_NORM} {MOE}", {**EXPERTS, "attention.sliding_window": 24}),
+    "mimo2": _lead(f"{ATTN} attn_sinks", f"{MOE} exp_probs_b~", {**LEAD, **SLIDING_LAST}),
+    "step35": _lead(f"{ATTN} {QK_NORM} attn_gate=embd,head", ROUTER_MOE, {**SIGMOID, **SLIDING_LAST}),
     "lfm2moe": Family(
         (f"{SHORTCONV} {GLU}", f"{ATTN} {QK_NORM} {MOE} exp_probs_b~"),
         top=LFM2,
