@@ -182,6 +182,11 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
     "cogvlm": _plain(f"attn_norm attn_qkv attn_output {GLU}"),
     "muse-glimmer": _plain(f"{ATTN} {QK_NORM} attn_gate {GLU} {POST}", keys={**WINDOW, "logit_scale": 1.0}),
     "spark2_5": _plain(f"{ATTN} attn_gate=embd,head {GLU}", keys=SLIDING_LAST),
+    "hrm_text": _plain(
+        "attn_q attn_k attn_v attn_output attn_gate ffn_gate ffn_up ffn_down",
+        top="output hrm.z_l_init!",
+        keys={"hrm.layers_per_stack": 1, "hrm.h_cycles": 1, "hrm.l_cycles": 1},
+    ),
     "talkie": _plain(
         "attn_q attn_k attn_v attn_output attn_q_norm=one,head ffn_gate ffn_up ffn_down layer_output_scale=one",
         top="output",
