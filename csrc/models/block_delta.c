@@ -2,9 +2,9 @@
  * queries, keys and values, the rule, a norm of each head gated by a projection of the input.
  * Sources: Yang, Kautz and Hatamizadeh 2024 (Gated Delta Networks), section 3; the published model code; tensor names
  * of the gguf package. */
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 #include "op_conv.h"
 #include "op_delta.h"
 

@@ -3,9 +3,9 @@
  * bias for the choice alone, groups; Dai et al. 2024 (DeepSeekMoE): shared experts. */
 #include <math.h>
 
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 static struct ggml_tensor *probabilities(el_graph *g, struct ggml_tensor *logits)
 {

@@ -2,9 +2,9 @@
  * Source: Shazeer 2020, "GLU Variants Improve Transformer". */
 #include <math.h>
 
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 /* gpt-oss: x * sigmoid(1.702 x) with x at most 7, times up within -7 .. 7 plus 1 (the published model code). */
 #define OAI_ALPHA 1.702f

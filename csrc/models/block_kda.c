@@ -2,9 +2,9 @@
  * queries, keys and values apart, and a norm of each head gated by the sigmoid of a projection. Heads are layer.n_head
  * of layer.head_k; the family sets them and hp->ssm.d_conv. Sources: Kimi Team 2025 (Kimi Linear), section 3; the
  * published model code; tensor names of the gguf package. */
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 #include "op_conv.h"
 #include "op_delta.h"
 

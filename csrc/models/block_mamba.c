@@ -3,9 +3,9 @@
  * and Lieber et al. 2024 (Jamba): norms of dt, B and C; the published model code of each. */
 #include <stdio.h>
 
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 #include "op_conv.h"
 #include "op_scan.h"
 

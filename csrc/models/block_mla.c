@@ -7,9 +7,9 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 typedef struct mla {       /* weights */
     el_linear q_a, q_b, q; /* q.w NULL: queries go through q_a, its norm and q_b */

@@ -1,8 +1,8 @@
 /* block_shortconv.c - LFM2's mixer: a short convolution between two gates.
  * Source: Liquid AI 2025 (LFM2), section 2; the published model code. */
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 #include "op_conv.h"
 
 typedef struct shortconv {

@@ -1,9 +1,9 @@
 /* decoder.c - the stack that most families share: norm, mixer, residual, norm, feed-forward, residual. */
 #include <math.h>
 
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 struct ggml_tensor *el_keep_outputs(el_graph *g, int32_t layer, struct ggml_tensor *x)
 {

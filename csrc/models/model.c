@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "layer_blocks.h"
 #include "ggml.h"
+#include "layer_blocks.h"
 #include "log.h"
 #include "vocab.h"
 

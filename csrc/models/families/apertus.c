@@ -1,9 +1,9 @@
 /* apertus.c - Apertus: xIELU with parameters of each layer, norms of queries and keys.
  * Sources: Huang and Schlag 2024 (xIELU); Apertus team 2025, the published model code. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 typedef struct xielu {
     float alpha_n, alpha_p, beta, eps;

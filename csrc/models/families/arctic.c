@@ -1,9 +1,9 @@
 /* arctic.c - Snowflake Arctic: a dense block after attention, and a mixture beside both that reads the layer's input.
  * Source: Snowflake 2024, the published model code. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 static void arctic_load(el_loader *l)
 {

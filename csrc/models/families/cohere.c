@@ -1,8 +1,8 @@
 /* cohere.c - Command R and its successors: LayerNorm without bias, attention and feed-forward in parallel.
  * Source: the published model code of Cohere, Cohere 2 and Cohere 2 MoE. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 static edgellm_status scale_of_logits(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {

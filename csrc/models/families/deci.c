@@ -1,8 +1,8 @@
 /* deci.c - Nemotron models made by pruning LLaMA (DeciLM, Llama-Nemotron): a layer may lack attention, or have one
  * matrix in its place, and may lack the feed-forward block. Source: Bercovich et al. 2024 (Puzzle), section 2. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 static void *linear_load(el_loader *l, const el_layer_hparams *lh)
 {

@@ -2,8 +2,8 @@
  * Muse Glimmer.
  * Sources: Qiu et al. 2025 (gated attention); Arcee AI, Poolside, StepFun, iFlytek, Meta: the published model code. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 EL_ARCH(afmoe) = {
     .name = "afmoe",

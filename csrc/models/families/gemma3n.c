@@ -5,9 +5,9 @@
 #include <math.h>
 
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 #include "op_gelu.h"
 #include "per_layer.h"
 

@@ -4,9 +4,9 @@
 #include <math.h>
 
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 #include "per_layer.h"
 
 typedef struct gemma4_own { /* of a layer */

@@ -2,9 +2,9 @@
  * Sources: Radford et al. 2019; Black et al. 2022 (GPT-NeoX); Scao et al. 2022 (BLOOM); MosaicML 2023 (MPT); Almazrouei
  * et al. 2023 (Falcon); Li et al. 2023 (StarCoder), Lozhkov et al. 2024 (StarCoder 2); the published model code. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 EL_ARCH(gpt2) = {
     .name = "gpt2",

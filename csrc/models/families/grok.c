@@ -3,9 +3,9 @@
 #include <math.h>
 
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 static edgellm_status grok_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {

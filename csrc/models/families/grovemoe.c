@@ -3,10 +3,10 @@
 #include <math.h>
 
 #include "arch.h"
-#include "layer_blocks.h"
 #include "cpu_op.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 typedef struct grove {
     int32_t per_group;

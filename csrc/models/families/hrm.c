@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 enum { MAX_CYCLES = 64 };
 

@@ -4,9 +4,9 @@
 #include <stdio.h>
 
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 /* ---- Falcon-H1: the same input goes through both, their results are added ------------------ */
 

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "arch.h"
-#include "layer_blocks.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 enum { MAX_LOOPS = 64 };
 

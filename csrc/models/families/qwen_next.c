@@ -3,9 +3,9 @@
  * have the same position, so it is rope on halves. Norms are stored with the 1 already added.
  * Sources: Qwen Team 2025 (Qwen3-Next), 2026 (Qwen3.5), the published model code. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 /* ---- attention with a gate ---------------------------------------------------------------- */
 

@@ -1,9 +1,9 @@
 /* smallthinker.c - SmallThinker: the router reads the layer's input, so that experts can be fetched during attention.
  * Source: Song et al. 2025 (SmallThinker), section 2; the published model code. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 enum { FULL_PERIOD = 4, WINDOW = 4096 };
 

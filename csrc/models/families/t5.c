@@ -8,7 +8,7 @@
 #include "ggml.h"
 #include "graph.h"
 #include "layer_blocks.h"
-#include "op_half_gelu.h"
+#include "op_gelu.h"
 #include "op_rel_attention.h"
 
 typedef struct el_t5_layer {
@@ -149,9 +149,9 @@ static struct ggml_tensor *self_attention(el_graph *g, int32_t layer, struct ggm
  * of ill-conditioned models from other runtimes' by an NMSE of 2e-5. */
 static struct ggml_tensor *gated_by_gelu(el_graph *g, const el_ffn *w, struct ggml_tensor *x)
 {
-    struct ggml_tensor *gate = el_op_half_gelu(g->ctx, el_build_linear(g, &w->gate, x));
+    struct ggml_tensor *gate = el_build_linear(g, &w->gate, x), *up = el_build_linear(g, &w->up, x);
 
-    return el_build_linear(g, &w->down, ggml_mul(g->ctx, gate, el_build_linear(g, &w->up, x)));
+    return el_build_linear(g, &w->down, el_op_geglu_f16(g->ctx, gate, up));
 }
 
 static struct ggml_tensor *feed_forward(el_graph *g, int32_t layer, struct ggml_tensor *x)

@@ -1,9 +1,9 @@
 /* talkie.c - Talkie: norms without weights, a scale of each head's queries, and in every layer the embeddings again.
  * Source: the published model code. */
 #include "arch.h"
-#include "layer_blocks.h"
 #include "ggml.h"
 #include "graph.h"
+#include "layer_blocks.h"
 
 static edgellm_status talkie_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
