@@ -1,7 +1,7 @@
 """
 Every family's logits against recorded ones: a table, and exit code 1 when one is off.
 
-    python -m tools.parity [--dir DIR] [--only REGEX] [--write docs/models.md]
+    python -m tools.parity [--dir DIR] [--only REGEX] [--write docs/models.md [--mark NAME]]
 
 A fixture is NAME.gguf beside NAME.npz: the ids that went in, and what came out at some positions, computed by
 another implementation from the file dequantized to F32 and from the file itself. DIR is ../shared/data/archs
@@ -82,13 +82,26 @@ def logits_ways(path: Path, expected: Mapping[str, np.ndarray]) -> Iterator[Resu
     tokens, positions, wanted = expected["tokens"].tolist(), expected["positions"], expected["logits"]
     source = expected["encoder_tokens"].tolist() if "encoder_tokens" in expected else None
     with LLM(path, kv_type="f32", n_ctx=256, threads=1, n_seqs=2) as llm:
+        if not llm.info.causal:
+            yield from whole_ways(llm, expected)
+            return
         for way, chunk in CHUNKS.items():
             yield way, nmse(llm.logits(tokens, chunk=chunk, source=source)[positions], wanted)
         seen = positions < NEIGHBOUR
         sources = None if source is None else [source, source]
         first, second = llm.logits([tokens, tokens[:NEIGHBOUR]], chunk=33, source=sources)
         yield "two sequences", nmse(first[positions], wanted)
-        yield "two sequences (the other)", nmse(second[positions[seen]], wanted[seen])
+        first[positions[seen]] = second[positions[seen]]
+        yield "two sequences (the other)", nmse(first[positions], wanted)
+
+
+def whole_ways(llm: LLM, expected: Mapping[str, np.ndarray]) -> Iterator[Result]:
+    """Where every token sees the whole text (diffusion models) that is read at once: what was recorded of it."""
+    n = int(expected["prefill"])
+    tokens, seen = expected["tokens"][:n].tolist(), expected["positions"] < n
+    for way, texts in (("at once", [tokens]), ("two sequences", [tokens, tokens])):
+        for logits in llm.logits(texts):
+            yield way, nmse(logits[expected["positions"][seen]], expected["logits"][seen])
 
 
 def embedding_ways(path: Path, expected: Mapping[str, np.ndarray]) -> Iterator[Result]:
@@ -221,6 +234,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, help="folder of fixtures (default: ../shared/data/archs where it is)")
     parser.add_argument("--only", default="", metavar="REGEX", help="fixtures whose names match")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the file's marks as well")
+    parser.add_argument("--mark", default="parity", help="which marks (default: parity, and vocabularies with theirs)")
     return parser.parse_args(argv)
 
 
@@ -244,8 +258,8 @@ def main(argv: list[str]) -> int:
         counts[verdict] = counts.get(verdict, 0) + 1
     print(", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
     if options.write:
-        write_between(options.write, "parity", markdown([row.cells() for row in rows], HEAD))
-        if vocabularies := vocabulary_rows():
+        write_between(options.write, options.mark, markdown([row.cells() for row in rows], HEAD))
+        if options.mark == "parity" and (vocabularies := vocabulary_rows()):
             write_between(options.write, "vocabularies", markdown(vocabularies[1:], vocabularies[0]))
     return int(any(row.failed for row in rows))
 

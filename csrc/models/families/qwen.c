@@ -47,6 +47,9 @@ EL_ARCH(qwen3vl) = {
     .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .softmax_classifier = true},
 };
 
+/* The talker of a model that speaks: its vocabulary is of sounds. */
+EL_ARCH(qwen3tts) = {.name = "qwen3tts", .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM}};
+
 EL_ARCH(qwen3vlmoe) = {
     .name = "qwen3vlmoe",
     .traits = {.rope = EL_ROPE_HALVES, .qk_norm = EL_QK_NORM, .may_have_experts = true, .experts_normalise = true},

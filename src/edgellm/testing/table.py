@@ -176,6 +176,7 @@ FAMILIES: dict[str, Family] = {name: _plain(DENSE) for name in _LLAMAS.split()} 
     "qwen2vl": _plain(f"{QWEN2} {GLU}", keys={"rope.dimension_sections": [4, 6, 6, 0]}),
     "qwen3": _plain(QK_DENSE),
     "qwen3vl": _plain(QK_DENSE, keys={"rope.dimension_sections": [6, 5, 5, 0], "n_deepstack_layers": 0}),
+    "qwen3tts": _plain(QK_DENSE),
     "hunyuan-dense": _plain(QK_DENSE),
     "hunyuan_vl": _plain(QK_DENSE),
     "maincoder": _plain(QK_DENSE),
