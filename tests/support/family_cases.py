@@ -305,11 +305,12 @@ def cases(arch: str) -> list[Case]:
     return found
 
 
-def sample(arch: str, n: int, seed: int = 0) -> list[Case]:
-    """The sound model and *n* other cases; as many of sizes as of everything else."""
+def sample(arch: str, n: int, seed: int = 0, only: str = "") -> list[Case]:
+    """The sound model and *n* other cases whose names contain *only*; as many of sizes as of everything else."""
     every = cases(arch)
+    wanted = [case for case in every[1:] if only in case.name]
     rng = random.Random(f"{arch}{seed}")
-    sized = [case for case in every if case.name.startswith("size:")]
-    rest = [case for case in every[1:] if not case.name.startswith("size:")]
-    chosen = rng.sample(sized, min(n // 2, len(sized))) + rng.sample(rest, min(n - n // 2, len(rest)))
-    return [every[0], *chosen]
+    sized = [case for case in wanted if case.name.startswith("size:")]
+    rest = [case for case in wanted if not case.name.startswith("size:")]
+    n_rest = min(n // 2, len(rest))
+    return [every[0], *rng.sample(sized, min(n - n_rest, len(sized))), *rng.sample(rest, n_rest)]

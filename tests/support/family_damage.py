@@ -303,7 +303,7 @@ def main() -> int:
         k, n = map(int, args.part.split("/"))
         for arch in (args.arch or families())[k - 1 :: n]:
             began = time.monotonic()
-            chosen = cases(arch) if args.all or args.only else sample(arch, args.n, args.seed)
+            chosen = cases(arch) if args.all else sample(arch, args.n, args.seed, args.only)
             outcomes = run(arch, [case for case in chosen if args.only in case.name], folder)
             for outcome in outcomes:
                 n_cases += 1
