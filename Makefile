@@ -121,5 +121,5 @@ sdist: $(VENV)/.ready ## dist/*.tar.gz with ggml's sources inside, for machines 
 	$(PY) -m build --sdist --no-isolation --outdir dist .
 
 clean: ## everything that can be made again, but the models
-	rm -rf build dist .venv third_party src/edgellm/lib src/edgellm/_edgellm_ffi.py src/edgellm/tensors/*.so \
+	rm -rf build dist .venv third_party src/edgellm/lib src/edgellm/_edgellm_*.py src/edgellm/tensors/*.so \
 	  .mypy_cache .ruff_cache .pytest_cache

@@ -57,7 +57,7 @@ build()
     # shellcheck disable=SC2086
     cmake -S . -B "$BUILD/$1" -G Ninja -DEDGELLM_DEVELOPER=ON -DEDGELLM_IN_SOURCE=OFF -DEDGELLM_SANITIZE="$2" \
         -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE="$PYTHON" ${CMAKE_ARGS:-} >"$BUILD/$1.txt" 2>&1 &&
-        cmake --build "$BUILD/$1" -j "$JOBS" >>"$BUILD/$1.txt" 2>&1 && cp "$BUILD/$1/_edgellm_ffi.py" src/edgellm/
+        cmake --build "$BUILD/$1" -j "$JOBS" >>"$BUILD/$1.txt" 2>&1 && cp "$BUILD/$1"/_edgellm_*.py src/edgellm/
     status=$?
     if [ $status != 0 ]; then tail -n 30 "$BUILD/$1.txt"; fi
     began=$(date +%s)

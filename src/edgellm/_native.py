@@ -1,8 +1,9 @@
 """
 The only module that touches the C library: one function or method per C call, no pointer leaves it.
 
-The library is loaded on first use. `Vocab`, `Model` and `Engine` own one native object each; it is freed once, when the
-last use of it ends: a call under way in another thread keeps its object alive after `close`.
+The library is loaded on first use, by cffi or, where that is not installed, by ctypes (`_ctypes_ffi`). `Vocab`, `Model`
+and `Engine` own one native object each; it is freed once, when the last use of it ends: a call under way in another
+thread keeps its object alive after `close`.
 
 One thread at a time may use an `Engine` (its own lock is the caller's business, see `edgellm.llm`), except for
 `Engine.cancel`. Models and vocabularies may be shared.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import sys
@@ -75,10 +77,7 @@ def load() -> tuple[Any, Any]:
         EdgellmError: It is missing, or not the one these declarations were made for.
     """
     path = library_path()
-    try:
-        from edgellm._edgellm_ffi import ffi
-    except ImportError as error:
-        raise EdgellmError(f"edgellm is not built completely ({error}); run: {_REINSTALL}") from None
+    ffi = _binding()
     if not path.is_file():
         raise EdgellmError(f"the edgellm library is missing: {path}; run: {_REINSTALL}")
     try:
@@ -89,6 +88,22 @@ def load() -> tuple[Any, Any]:
     os.register_at_fork(after_in_child=_after_fork) if hasattr(os, "register_at_fork") else None
     atexit.register(_close_all)
     return ffi, lib
+
+
+def _binding() -> Any:
+    """The binding: cffi where it is installed, ctypes elsewhere; EDGELLM_FFI names one."""
+    choice = os.environ.get("EDGELLM_FFI", "")
+    if choice not in ("", "cffi", "ctypes"):
+        raise EdgellmError(f"EDGELLM_FFI is {choice!r}; it must be cffi or ctypes")
+    try:
+        if choice != "ctypes" and (choice == "cffi" or importlib.util.find_spec("_cffi_backend")):
+            from edgellm._edgellm_ffi import ffi
+
+            return ffi
+        from edgellm import _ctypes_ffi
+    except ImportError as error:
+        raise EdgellmError(f"edgellm is not built completely ({error}); run: {_REINSTALL}") from None
+    return _ctypes_ffi.ffi
 
 
 def _check_library(ffi: Any, lib: Any, path: Path) -> None:
@@ -176,7 +191,7 @@ def inspect(path: str | os.PathLike[str], max_array: int = 16) -> dict[str, Any]
     out, size = ffi.new("char **"), ffi.new("size_t *")
     check(lib.edgellm_inspect(_path(path), max_array, out, size))
     try:
-        found: dict[str, Any] = json.loads(ffi.buffer(out[0], size[0])[:])
+        found: dict[str, Any] = json.loads(bytes(ffi.buffer(out[0], size[0])))
     finally:
         lib.edgellm_free(out[0])
     return found
@@ -338,7 +353,7 @@ class Vocab(Handle):
         vocab = self.pointer  # held while the bytes are copied
         out, size = ffi.new("const char **"), ffi.new("size_t *")
         check(lib.edgellm_vocab_piece(vocab, token, out, size))
-        return bytes(ffi.buffer(out[0], size[0])[:])
+        return bytes(ffi.buffer(out[0], size[0]))
 
     def tokenize(self, text: str | bytes, flags: int) -> list[int]:
         """The ids of *text*."""
@@ -365,7 +380,7 @@ class Vocab(Handle):
             text = ffi.new("char[]", room)
             check(lib.edgellm_detokenize(vocab, ffi.from_buffer("int32_t[]", ids), len(ids), flags, text, room, n))
             if n[0] <= room:
-                return bytes(ffi.buffer(text, n[0])[:])
+                return bytes(ffi.buffer(text, n[0]))
             room = n[0]
 
 
@@ -551,7 +566,7 @@ class Engine(Handle):
             if out.name == ffi.NULL:
                 return found
             n = out.n_matrices
-            sums, rows = ffi.buffer(out.sums, 8 * n * out.n_in)[:], ffi.buffer(out.rows, 8 * n)[:]
+            sums, rows = bytes(ffi.buffer(out.sums, 8 * n * out.n_in)), bytes(ffi.buffer(out.rows, 8 * n))
             found.append(Activations(ffi.string(out.name).decode(), out.n_in, n, sums, rows))
 
     def set_adapters(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
@@ -626,7 +641,7 @@ class Engine(Handle):
             check(lib.edgellm_seq_take_text(engine, seq, text, 256, n))
             if n[0] == 0:
                 return b"".join(parts).decode("utf-8", "replace")
-            parts.append(ffi.buffer(text, n[0])[:])
+            parts.append(bytes(ffi.buffer(text, n[0])))
 
     def begin(self, items: Sequence[Item], encode: bool = False, type_from: Sequence[int] = ()) -> None:
         """
