@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 # include/edgellm.h is left out: its columns are set by hand, to be read as a table.
-C_FILES = $(shell find csrc tests/c tests/fuzz src -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
+C_FILES = $(shell find csrc tests/c tests/fuzz src examples -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build models lint format test test-c test-python test-arm parity sanitize fuzz bench wheel sdist clean

@@ -29,6 +29,8 @@ COMMANDS = {
     "imatrix": "Measure which columns of MODEL's weights matter.",
     "eval": "Measure how well a model predicts a text.",
     "gguf": "Look into GGUF files, and split, merge, compare and edit them.",
+    "flash": "Put edgellm on a device, to run there without a network.",
+    "service": "Let this machine answer questions as a system service.",
     "doctor": "Check this machine and this installation.",
 }
 

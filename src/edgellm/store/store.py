@@ -374,12 +374,17 @@ class Store(Shelf):
             yield
 
     def _write(self, entry: Entry) -> None:
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        data = {**entry.as_json(), "format": 1, "added": now}
-        del data["present"]
-        if not entry.local:
-            del data["path"]  # follows from the digest, so that the folder can be moved
-        write_atomically(inside(self.manifests, file_name(entry.name)), json.dumps(data, indent=1).encode())
+        write_atomically(inside(self.manifests, file_name(entry.name)), manifest(entry))
+
+
+def manifest(entry: Entry) -> bytes:
+    """The note that gives *entry* its name, as it lies in ``manifests``."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    data = {**entry.as_json(), "format": 1, "added": now}
+    del data["present"]
+    if not entry.local:
+        del data["path"]  # follows from the digest, so that the folder can be moved
+    return json.dumps(data, indent=1).encode()
 
 
 class _Throttle:
