@@ -67,8 +67,9 @@ def command(
         said = deploy.flash(plan, report)
     for line in said:
         say(line)
-    how = f"; there: printf 'Hello' | socat -t 900 - {SOCKET}" if plan.service else ""
-    say(f"{target} has edgellm {plan.wheel.version} and {plan.model.name}: 'edgellm run {plan.model.name}' there{how}")
+    say(f"{target} has edgellm {plan.wheel.version}; on the device: edgellm run {plan.model.name}")
+    if plan.service:
+        say(f"its service: printf 'Hello' | socat -t 900 - {SOCKET}")
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

@@ -166,8 +166,11 @@ def _resolve(wheel: Wheel, target: Target, python: tuple[int, int], tags: Sequen
     """All at once; where that fails, one by one, to tell what has no wheel. Returns what is left out."""
     options = ["--only-binary=:all:", *pip_target(tags, python), "--dest", str(folder)]
     extra = _OLD_PYTHON.get(python, [])
-    if _pip(["download", *options, str(wheel.path), *extra]) is None:
+    failure = _pip(["download", *options, str(wheel.path), *extra])
+    if failure is None:
         return []
+    if "No matching distribution" not in failure or "Retrying" in failure:
+        raise DeployError(_explain("the packages", failure, wheel.machine))
     left_out: list[str] = []
     todo, seen = [*requirements(wheel.path), *extra], set[str]()
     while todo:
@@ -199,6 +202,8 @@ def pip_target(tags: Sequence[str], python: tuple[int, int]) -> list[str]:
 def _pip(arguments: Sequence[str]) -> str | None:
     """Run pip; None when it worked, else what it said."""
     command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--no-input", "--disable-pip-version-check"]
+    if arguments[0] == "download":
+        command.append("--retries=2")  # "no matching distribution" without a word of retries means just that
     environment = {**os.environ, "PIP_NO_COLOR": "1"}
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False

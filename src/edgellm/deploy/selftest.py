@@ -46,6 +46,7 @@ def try_out(target: Target, release: Path, model: str, n_bytes: int) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=environment,
+            preexec_fn=_no_core,
             timeout=SECONDS,
             check=False,
         )
@@ -57,6 +58,13 @@ def try_out(target: Target, release: Path, model: str, n_bytes: int) -> str:
     if failure:
         raise DeployError(f"the self-test failed ({failure}): {target.folder} is as it was before")
     return f"self-test passed: 'edgellm {question[0]}' works" + ("" if inside else " under emulation")
+
+
+def _no_core() -> None:
+    """A program that crashes under the emulator leaves no file of its memory in the user's folder."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _command(target: Target, release: Path) -> list[str] | str:

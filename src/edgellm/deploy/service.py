@@ -17,6 +17,7 @@ from edgellm.store.shelf import resolve
 
 _SOCKET, _SERVICE = (f"{units.UNIT_FOLDER}/{name}" for name in units.NAMES)
 _ENABLED = f"{units.UNIT_FOLDER}/{units.ENABLED}"
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - the sandbox has its own
 _MARK = "# sha256 of the lines below, as edgellm wrote them: "
 
 
@@ -36,6 +37,8 @@ def prepare(model: str, arguments: str) -> dict[str, str]:
             raise DeployError(
                 f"systemd cannot be given the path {part!r}: move it to one without spaces, quotes, % and $"
             )
+    if any(Path(folder) in path.resolve().parents for folder in _TEMPORARY):
+        raise DeployError(f"{path} lies in a folder for temporary files, which the service does not see: move it")
     user = _user([Path(sys.executable).absolute(), Path(__file__), path])
     text = units.settings(name, arguments, {"EDGELLM_HOME": str(home_folder()), "EDGELLM_OFFLINE": "1"})
     marked = f"{_MARK}{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
@@ -120,9 +123,9 @@ def uninstall(root: Path, *, dry_run: bool = False) -> list[str]:
             _systemctl("stop", units.NAMES[0])
         for path in there:
             (root / path.lstrip("/")).unlink()
-        settings = (root / units.SETTINGS_PATH.lstrip("/")).parent
-        if settings.is_dir() and not any(settings.iterdir()):
-            settings.rmdir()
+        for folder in {(root / path.lstrip("/")).parent for path in (_ENABLED, units.SETTINGS_PATH)}:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
         if _running(root):
             _systemctl("daemon-reload")
     except OSError as error:

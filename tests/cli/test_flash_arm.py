@@ -1,0 +1,160 @@
+"""A Debian for 64-bit ARM gets edgellm by `edgellm flash`, and answers, offline, run by an emulator inside itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgellm.testing import tiny_model
+from tests.support import arm
+from tests.support.wheels import elf
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.cross
+
+
+def edgellm(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgellm", *map(str, arguments)], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def flashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the system, flashed."""
+    arm.emulator()
+    folder = tmp_path_factory.mktemp("arm")
+    wheel, root = arm.wheel(folder), folder / "root"
+    shutil.copytree(arm.debian(), root, symlinks=True)
+    (root / "usr/lib/systemd").mkdir(parents=True, exist_ok=True)
+    (root / "usr/lib/systemd/systemd").write_bytes(elf("aarch64"))
+    model = tiny_model("llama", folder / "tiny.gguf")
+    done = edgellm("flash", root, "--wheel", wheel, "--model", model, EDGELLM_HOME=str(folder / "home"))
+    if "cannot reach its index" in done.stderr:
+        arm.missing("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    assert "self-test passed: 'edgellm run' works under emulation" in done.stderr
+    return root
+
+
+def inside(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the device's Python in its own root file system without any network."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        arm.missing("only root can change the root file system")
+    emulator = Path(arm.emulator())
+    if "static" not in emulator.name:
+        arm.missing("only qemu-aarch64-static runs inside another root file system")
+    shutil.copy(emulator, root / "emulator")
+    try:
+        command = ["unshare", "--net", "chroot", root, "/emulator", "/usr/bin/python3", *arguments]
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        return subprocess.run(command, input=b"The", capture_output=True, env=environment, timeout=300)
+    finally:
+        (root / "emulator").unlink()
+
+
+def test_the_device_answers_offline(flashed: Path) -> None:
+    done = inside(flashed, "/usr/local/bin/edgellm", "run", "tiny", "-n", "4", "--temp", "0", "--json", "-")
+    if done.stderr.startswith(b"unshare: unshare failed"):
+        arm.missing("this container may not make network namespaces")
+    assert done.returncode == 0, done.stderr
+    assert b'"generated": 4' in done.stdout
+    done = inside(flashed, "/usr/local/bin/edgellm", "ls")
+    assert b"tiny" in done.stdout
+
+
+def test_verify_and_units(flashed: Path) -> None:
+    assert edgellm("flash", "--verify", flashed).returncode == 0
+    assert (flashed / "etc/systemd/system/sockets.target.wants/edgellm.socket").is_symlink()
+
+
+def test_a_broken_wheel_is_rolled_back(flashed: Path, tmp_path: Path) -> None:
+    """The library is for the right processor, but does not load: only running it can tell."""
+    import zipfile
+
+    good = arm.wheel(tmp_path)
+    bad = tmp_path / "bad" / good.name
+    bad.parent.mkdir()
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+        for info in source.infolist():
+            data = source.read(info)
+            target.writestr(info.filename, data[:4096] if info.filename.endswith("libedgellm.so") else data)
+    before = sorted(str(path) for path in flashed.rglob("*"))
+    model = tiny_model("llama", tmp_path / "tiny.gguf", seed=5)
+    done = edgellm("flash", flashed, "--wheel", bad, "--model", model, EDGELLM_HOME=str(tmp_path / "home"))
+    assert done.returncode == 1
+    assert "the self-test failed (" in done.stderr
+    assert "is as it was before" in done.stderr
+    assert sorted(str(path) for path in flashed.rglob("*")) == before
+    assert edgellm("flash", "--verify", flashed).returncode == 0
+
+
+# ---- examples/c/chat.c -----------------------------------------------------------------------------------------------
+
+
+def compiled(compiler: str, library: Path, folder: Path) -> Path:
+    if not shutil.which(compiler):
+        arm.missing(f"{compiler} is not installed")
+    flags = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{ROOT / 'include'}"]
+    command = [
+        compiler,
+        *flags,
+        ROOT / "examples/c/chat.c",
+        library,
+        f"-Wl,-rpath,{library.parent}",
+        "-o",
+        folder / "chat",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "chat"
+
+
+@pytest.fixture
+def native(tmp_path: Path) -> Path:
+    from edgellm._native import library_path
+
+    return compiled("cc", library_path(), tmp_path)
+
+
+def test_c_example_answers(native: Path, tmp_path: Path) -> None:
+    model = tiny_model("llama", tmp_path / "tiny.gguf")
+    done = subprocess.run([native, model, "Hello", "-n", "8"], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b"\n")
+    assert len(done.stdout) > 4
+    done = subprocess.run([native, model, "-n", "3"], input=b"Hello\n\nand again\n", capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(b"> ") == 4
+    assert subprocess.run([native, tmp_path / "none.gguf"], capture_output=True).returncode == 1
+    assert subprocess.run([native, model, "-n", "x"], capture_output=True).returncode == 2
+
+
+def test_c_example_stops_at_ctrl_c(native: Path, tmp_path: Path) -> None:
+    model = tiny_model("llama", tmp_path / "slow.gguf", n_layer=12, ctx=100000, embd=512, ff=2048)
+    process = subprocess.Popen([native, model, "Hello", "-n", "90000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(1)  # the answer has begun
+    began = time.monotonic()
+    process.send_signal(2)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"chat: stopped" in err
+    assert time.monotonic() - began < 10
+
+
+def test_c_example_on_arm(flashed: Path, tmp_path: Path) -> None:
+    sysroot = Path("/usr/aarch64-linux-gnu")
+    library = next((flashed / "opt/edgellm/current/site/edgellm/lib").glob("libedgellm.so"))
+    program = compiled("aarch64-linux-gnu-gcc", library, tmp_path)
+    model = tiny_model("llama", tmp_path / "tiny.gguf")
+    command = [arm.emulator(), "-L", sysroot, program, model, "Hello", "-n", "4"]
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
