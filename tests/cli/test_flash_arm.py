@@ -6,13 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from edgellm.testing import tiny_model
-from tests.support import arm
+from tests.support import arm, examples
 from tests.support.wheels import elf
 
 ROOT = Path(__file__).parents[2]
@@ -96,64 +95,10 @@ def test_a_broken_wheel_is_rolled_back(flashed: Path, tmp_path: Path) -> None:
     assert edgellm("flash", "--verify", flashed).returncode == 0
 
 
-# ---- examples/c/chat.c -----------------------------------------------------------------------------------------------
-
-
-def compiled(compiler: str, library: Path, folder: Path) -> Path:
-    if not shutil.which(compiler):
-        arm.missing(f"{compiler} is not installed")
-    flags = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{ROOT / 'include'}"]
-    command = [
-        compiler,
-        *flags,
-        ROOT / "examples/c/chat.c",
-        library,
-        f"-Wl,-rpath,{library.parent}",
-        "-o",
-        folder / "chat",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder / "chat"
-
-
-@pytest.fixture
-def native(tmp_path: Path) -> Path:
-    from edgellm._native import library_path
-
-    return compiled("cc", library_path(), tmp_path)
-
-
-def test_c_example_answers(native: Path, tmp_path: Path) -> None:
-    model = tiny_model("llama", tmp_path / "tiny.gguf")
-    done = subprocess.run([native, model, "Hello", "-n", "8"], capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(b"\n")
-    assert len(done.stdout) > 4
-    done = subprocess.run([native, model, "-n", "3"], input=b"Hello\n\nand again\n", capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count(b"> ") == 4
-    assert subprocess.run([native, tmp_path / "none.gguf"], capture_output=True).returncode == 1
-    assert subprocess.run([native, model, "-n", "x"], capture_output=True).returncode == 2
-
-
-def test_c_example_stops_at_ctrl_c(native: Path, tmp_path: Path) -> None:
-    model = tiny_model("llama", tmp_path / "slow.gguf", n_layer=12, ctx=100000, embd=512, ff=2048)
-    process = subprocess.Popen([native, model, "Hello", "-n", "90000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.read(1)  # the answer has begun
-    began = time.monotonic()
-    process.send_signal(2)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert b"chat: stopped" in err
-    assert time.monotonic() - began < 10
-
-
 def test_c_example_on_arm(flashed: Path, tmp_path: Path) -> None:
     sysroot = Path("/usr/aarch64-linux-gnu")
     library = next((flashed / "opt/edgellm/current/site/edgellm/lib").glob("libedgellm.so"))
-    program = compiled("aarch64-linux-gnu-gcc", library, tmp_path)
+    program = examples.compiled("aarch64-linux-gnu-gcc", library, tmp_path)
     model = tiny_model("llama", tmp_path / "tiny.gguf")
     command = [arm.emulator(), "-L", sysroot, program, model, "Hello", "-n", "4"]
     done = subprocess.run(command, capture_output=True, timeout=300)
