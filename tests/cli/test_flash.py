@@ -288,6 +288,9 @@ def test_what_has_no_wheel_is_left_out_where_that_works(root: Path, tmp_path: Pa
     (root / "usr/lib/python3/dist-packages/MarkupSafe-2.1.dist-info").mkdir(parents=True)
     wheel = make_wheel(tmp_path, TAG, needs=("markupsafe>=2",))
     assert fetch_for(root, wheel, tmp_path / "cache2")[1] == ["markupsafe"]  # Debian's own
+    shutil.rmtree(root / "usr/lib/python3")
+    with pytest.raises(DeployError, match="no wheel of markupsafe"):
+        fetch_for(root, wheel, tmp_path / "cache2")
     wheel = make_wheel(tmp_path, TAG, needs=("rich>=13",))
     with pytest.raises(DeployError, match="no wheel of rich>=13 for 64-bit ARM"):
         fetch_for(root, wheel, tmp_path / "cache3")

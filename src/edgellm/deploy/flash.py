@@ -73,7 +73,7 @@ class Flash:
             f"{self.target.folder}: {machine.words(self.wheel.machine)}, Python {version}"
             + ("" if self.target.is_root else ", a plain folder"),
             f"{BASE}/releases/{self.release}: {self.wheel.path.name} and {len(self.wheels)} packages"
-            + (f", without {' and '.join(self.left_out)}" if self.left_out else ""),
+            + (f", none of {' and '.join(self.left_out)}" if self.left_out else ""),
             f"{BASE}/home/models: {self.model.name}, {megabytes(self.model.n_bytes)}"
             + (", there already" if self.blob.is_file() else ""),
             f"{units.SETTINGS_PATH}: EDGELLM_MODEL={self.model.name}",
@@ -218,7 +218,7 @@ def _stage(plan: Flash, base: Path, changes: Changes, report: Report) -> Path:
     if note and note["release"] == release.name and not _differences(plan.target, note, BASE + "/releases/"):
         return release
     changes.folder(release.parent)
-    part = release.with_name(f".{release.name}.part")
+    part = release.with_name(f".{release.name}.{os.getpid()}.part")  # pip may outlive a killed run
     changes.made(part)
     report("installing", 0, 1)
     tags = packages.platforms(plan.wheel, plan.target)

@@ -140,7 +140,11 @@ def fetch(wheel: Wheel, target: Target, python: tuple[int, int], cache: Path) ->
     key = hashlib.sha256(f"{wheel.sha256} {tags} {python}".encode()).hexdigest()[:24]
     folder = cache / "flash" / key
     if (folder / "complete").is_file():
-        return sorted(folder.glob("*.whl")), (folder / "complete").read_text().split()
+        left_out = (folder / "complete").read_text().split()
+        for name in left_out:  # the target they were resolved for may have had it
+            if name not in OPTIONAL and not has(target, name):
+                raise DeployError(_no_wheel(name, wheel.machine))
+        return sorted(folder.glob("*.whl")), left_out
     if os.environ.get("EDGELLM_OFFLINE", "0") not in ("", "0"):
         raise DeployError(
             f"the packages that {wheel.path.name} needs are not in {cache} and EDGELLM_OFFLINE forbids fetching them: "
@@ -184,7 +188,7 @@ def _resolve(wheel: Wheel, target: Target, python: tuple[int, int], tags: Sequen
         if failure is None:
             for made in set(folder.glob("*.whl")) - before:
                 todo += requirements(made)
-        elif "No matching distribution" in failure and (name in OPTIONAL or _has(target, name)):
+        elif "No matching distribution" in failure and (name in OPTIONAL or has(target, name)):
             left_out.append(name)
         else:
             raise DeployError(_explain(requirement, failure, wheel.machine))
@@ -222,8 +226,12 @@ def _explain(requirement: str, log: str, machine: str) -> str:
         return "pip cannot reach its index for the packages edgellm needs: check the network ('pip config list')"
     errors = [line.partition("ERROR:")[2].strip() for line in log.splitlines() if "ERROR:" in line]
     if any("No matching" in error for error in errors):
-        return f"the package index has no wheel of {requirement} for {words(machine)}: install it in the target first"
+        return _no_wheel(requirement, machine)
     return f"pip could not fetch {requirement}: {errors[-1] if errors else 'it gave no reason'}"
+
+
+def _no_wheel(requirement: str, machine: str) -> str:
+    return f"the package index has no wheel of {requirement} for {words(machine)}: install it in the target first"
 
 
 def requirements(wheel: Path) -> list[str]:
@@ -245,7 +253,7 @@ def _name(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", match[0]).lower() if match else requirement
 
 
-def _has(target: Target, name: str) -> bool:
+def has(target: Target, name: str) -> bool:
     """Whether the target's own Python has the package."""
     folders = [resolve(target.folder, "/usr/lib/python3/dist-packages")]
     if target.python:
