@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from edgellm.deploy.machine import DeployError, Target, resolve, words
 
 OPTIONAL = ("cffi", "numpy")  # edgellm runs without: over ctypes, and without embeddings and logits
 _OLD_PYTHON = {(3, 10): ["tomli>=2", "typing_extensions>=4"]}
+ALMOST_FULL = 40 << 20  # less than the largest package takes while it is fetched
+_FULL = "the disk of the cache or of temporary files is full: make room, or set EDGELLM_CACHE and TMPDIR"
 _MUSL, _GLIBC = "musllinux", "manylinux"
 
 
@@ -137,7 +140,7 @@ def fetch(wheel: Wheel, target: Target, python: tuple[int, int], cache: Path) ->
         DeployError: pip cannot reach its index, or there is no wheel of something needed.
     """
     tags = platforms(wheel, target)
-    key = hashlib.sha256(f"{wheel.sha256} {tags} {python}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{requirements(wheel.path)} {tags} {python}".encode()).hexdigest()[:24]
     folder = cache / "flash" / key
     if (folder / "complete").is_file():
         left_out = (folder / "complete").read_text().split()
@@ -159,6 +162,10 @@ def fetch(wheel: Wheel, target: Target, python: tuple[int, int], cache: Path) ->
         (part / "complete").write_text("\n".join(left_out))
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
+    except DeployError as error:  # pip calls a full disk a broken connection
+        if min(shutil.disk_usage(place).free for place in (part.parent, tempfile.gettempdir())) < ALMOST_FULL:
+            raise DeployError(_FULL) from error
+        raise
     except OSError as error:
         raise DeployError(f"the cache {cache} cannot be written ({error.strerror}): set EDGELLM_CACHE") from None
     finally:
@@ -221,7 +228,7 @@ def _pip(arguments: Sequence[str]) -> str | None:
 
 def _explain(requirement: str, log: str, machine: str) -> str:
     if "Errno 28" in log or "No space left" in log:
-        return "the disk of the cache or of temporary files is full: make room, or set EDGELLM_CACHE and TMPDIR"
+        return _FULL
     if "Retrying" in log or "connection" in log.lower():
         return "pip cannot reach its index for the packages edgellm needs: check the network ('pip config list')"
     errors = [line.partition("ERROR:")[2].strip() for line in log.splitlines() if "ERROR:" in line]
