@@ -219,3 +219,18 @@ def needs_text(model: _native.Model) -> None:
             f"{model.info.path.name} is a {model.info.architecture} model: it gives embeddings, not text; "
             "use LLM.embed or edgellm embed"
         )
+
+
+def needs_generation(model: _native.Model) -> None:
+    """
+    Refuse to generate with an encoder, or with a model whose tokens see those after them.
+
+    Raises:
+        Unsupported: It cannot continue a text token by token.
+    """
+    needs_text(model)
+    if not model.info.causal:
+        raise Unsupported(
+            f"{model.info.path.name} is a {model.info.architecture} model: it fills in a whole text at once "
+            "(diffusion), which this version cannot do; LLM.logits gives its scores"
+        )

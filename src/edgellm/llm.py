@@ -17,6 +17,7 @@ from edgellm.embedding import (
     Embedder,
     check_numpy,
     finished,
+    needs_generation,
     needs_text,
     pair_tokens,
     ranked,
@@ -371,7 +372,7 @@ class LLM:
 
     def _run(self, prompt: str | Sequence[int], params: SamplingParams, seed: int) -> Run:
         """A prompt, without its last token if that is to be healed."""
-        needs_text(self._model)
+        needs_generation(self._model)
         ids = self._ids(prompt)
         if self.info.has_encoder:
             return self._answer_to(ids, params, seed)
@@ -465,7 +466,7 @@ class LLM:
         """
         self._check_open()
         chosen = (params or _DEFAULTS).with_overrides(overrides)
-        needs_text(self._model)
+        needs_generation(self._model)
         if chosen.token_healing:
             raise InvalidArgument("token_healing is for prompts that end inside a word; a chat's prompt never does")
         ids = self._fitting(

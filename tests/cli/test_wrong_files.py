@@ -31,7 +31,7 @@ def lora(path: Path, arch: str, n: int) -> Path:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of models that fit no command, or not the one they are given to."""
     folder = tmp_path_factory.mktemp("files")
-    for arch in ("llama", "bert", "t5"):
+    for arch in ("llama", "bert", "t5", "dream"):
         tiny_model(arch, folder / f"{arch}.gguf")
     for name, key, value in (
         ("family", "general.architecture", "llama9"),
@@ -60,6 +60,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("run pre.gguf hi", r"tokenizer.ggml.pre is 'newfangled', .* the nearest"),
         ("run lora.gguf hi", r"an adapter, not a model: open the model it was made for .*--lora FILE"),
         ("run bert.gguf hi", r"bert.gguf is a bert model: it gives embeddings, not text; use .*edgellm embed"),
+        ("run dream.gguf hi", r"it fills in a whole text at once \(diffusion\), which this version cannot do"),
         ("run llama.gguf hi --lora lora_qwen.gguf", r"the adapter is for a qwen2 model, and this is a llama model"),
         ("run llama.gguf hi --lora lora_small.gguf", r"for another model: its matrices for blk.0.attn_q.weight are"),
         ("run llama.gguf hi --lora bert.gguf", r"this GGUF file is no adapter: it holds a bert model"),

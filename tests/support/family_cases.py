@@ -80,7 +80,7 @@ def content(arch: str, n_layer: int | None = None, weight_type: str = "Q8_0", **
 def raw(shape: Sequence[int], kind: int) -> Tensor:
     """Small numbers of that type; of a shape whose rows are no whole blocks, of an unknown type or a huge one: some."""
     per, n_bytes = BLOCKS.get(kind, (1, 1))
-    size = min(max(0, math.prod(shape)), 1 << 22)
+    size = min(max(0, math.prod(shape)), 1 << 20)
     return Tensor(tuple(shape), kind, bytes((size // per + 1) * n_bytes if size % per else size // per * n_bytes))
 
 
@@ -91,8 +91,8 @@ def _without(name: str) -> Callable[[Keys, Tensors], Content]:
     return lambda keys, tensors: (keys, {key: value for key, value in tensors.items() if key != name})
 
 
-def _with(name: str, value: Any) -> Callable[[Keys, Tensors], Content]:
-    return lambda keys, tensors: (keys, {**tensors, name: value})
+def _with(name: str, shape: Sequence[int], kind: int) -> Callable[[Keys, Tensors], Content]:
+    return lambda keys, tensors: (keys, {**tensors, name: raw(shape, kind)})  # made when it is written: some are large
 
 
 def other_shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -129,11 +129,11 @@ def tensor_cases(arch: str) -> Iterator[Case]:
         yield Case(f"remove:{name}", _without(name))
         for shape in other_shapes(sound.shape):
             if shape != sound.shape:
-                yield Case(f"shape:{name}:{'x'.join(map(str, shape))}", _with(name, raw(shape, sound.type)))
-                yield Case(f"shape:{name}:{'x'.join(map(str, shape))}:f32", _with(name, raw(shape, 0)))
+                yield Case(f"shape:{name}:{'x'.join(map(str, shape))}", _with(name, shape, sound.type))
+                yield Case(f"shape:{name}:{'x'.join(map(str, shape))}:f32", _with(name, shape, 0))
         for kind in (*BLOCKS, *NO_TYPES):
             if kind != sound.type:
-                yield Case(f"type:{name}:{kind}", _with(name, raw(sound.shape, kind)))
+                yield Case(f"type:{name}:{kind}", _with(name, sound.shape, kind))
 
 
 def more_tensors(arch: str) -> Iterator[Case]:
@@ -146,7 +146,7 @@ def more_tensors(arch: str) -> Iterator[Case]:
     for prefix in prefixes:
         for name, shape in plain.items():
             if prefix + name not in tensors:
-                yield Case(f"more:{prefix}{name}", _with(prefix + name, raw(shape[::-1], 0)))
+                yield Case(f"more:{prefix}{name}", _with(prefix + name, shape[::-1], 0))
     for name, stored in tensors.items():
         if name.endswith(".weight"):
             shape = tensor(stored).shape
@@ -154,14 +154,14 @@ def more_tensors(arch: str) -> Iterator[Case]:
                 other = f"{name.removesuffix('weight')}{part}"
                 for wanted in (shape[:-1] or shape, (1,), (known["expert"],), shape):
                     if other not in tensors:
-                        yield Case(f"more:{other}:{'x'.join(map(str, wanted))}", _with(other, raw(wanted, 0)))
+                        yield Case(f"more:{other}:{'x'.join(map(str, wanted))}", _with(other, wanted, 0))
     for name in ("rope_freqs", "rope_factors_long", "rope_factors_short", "position_embd", "token_types", "cls",
                  "cls.output", "output", "cls.norm", "dense_2", "dense_3"):  # fmt: skip
         for prefix in ("", "blk.0."):
             for wanted in ((8,), (16,), (3,), (1,), (known["embd"], known["embd"]), (1, known["embd"]), (700,)):
                 yield Case(
                     f"more:{prefix}{name}.weight:{'x'.join(map(str, wanted))}",
-                    _with(f"{prefix}{name}.weight", raw(wanted, 0)),
+                    _with(f"{prefix}{name}.weight", wanted, 0),
                 )
 
 
