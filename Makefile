@@ -11,10 +11,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 # include/edgellm.h is left out: its columns are set by hand, to be read as a table.
-C_FILES = $(shell find csrc tests/c tests/fuzz src examples -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
+C_FILES = $(shell find csrc cross examples tests/c tests/fuzz src -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build models lint format test test-c test-python test-arm parity sanitize fuzz bench wheel sdist clean
+.PHONY: help tools build models lint format test test-c test-python test-arm parity sanitize fuzz bench wheel cross-all sdist \
+  clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -112,8 +113,12 @@ RECORD ?= --record
 bench: models ## edgellm beside llama.cpp and ik_llama.cpp on a quiet machine (about an hour; BENCH="smollm2" for less)
 	$(PY) -m bench.compare $(BENCH) $(RECORD)
 
-wheel: $(VENV)/.ready ## dist/*.whl for this Python; EDGELLM_LEAN=1: for every Python, without edgellm.tensors
-	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+wheel: $(VENV)/.ready ## dist/*.whl for this Python (EDGELLM_LEAN=1: every Python); TARGET=rpi-aarch64: that machine's
+	@if [ -n "$(TARGET)" ]; then $(PY) cross/build.py $(TARGET) --prove --out dist; \
+	else $(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .; fi
+
+cross-all: $(VENV)/.ready ## wheels of every target, proven as far as possible here; renews docs/platforms.md
+	$(PY) cross/build.py all --out dist
 
 sdist: $(VENV)/.ready ## dist/*.tar.gz with ggml's sources inside, for machines without a package index
 	cmake -DPython_EXECUTABLE=$(CURDIR)/$(PY) -P cmake/vendor_ggml.cmake

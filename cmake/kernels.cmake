@@ -12,13 +12,20 @@ set(EL_FLAGS_avxvnni_evex ${EL_FLAGS_avx512})
 set(EL_FLAGS_neon "") # 64-bit ARM's baseline
 set(EL_FLAGS_dotprod -march=armv8.2-a+dotprod)
 set(EL_FLAGS_i8mm -march=armv8.2-a+dotprod+i8mm)
+set(EL_FLAGS_neon32 -march=armv7-a -mfpu=neon-vfpv4) # 32-bit ARM
 set(EL_ISAS_x86_64 ref avx2 avxvnni avx512)
 set(EL_ISAS_arm64 ref neon dotprod i8mm)
 set(EL_ISAS_arm32 ref)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^armv[78]") # a library for ARMv6 says in its attributes that it has no NEON
+  list(APPEND EL_ISAS_arm32 neon32)
+endif()
 set(EL_ISAS_generic ref)
 
 file(GLOB kernels CONFIGURE_DEPENDS csrc/kernels/*.c)
 add_library(edgellm_kernels OBJECT)
+if(EL_ARCH STREQUAL "arm32" AND "neon32" IN_LIST EL_ISAS_arm32)
+  target_compile_definitions(edgellm_kernels PRIVATE EL_NEON32)
+endif()
 if(EL_ARCH STREQUAL "x86_64")
   # AVX-VNNI's instructions exist in two encodings. The second object of the same source is AVX-512's: a file that
   # includes it, since CMake compiles a file once per target.
@@ -39,7 +46,7 @@ if(EL_ARCH STREQUAL "x86_64")
 endif()
 foreach(source IN LISTS kernels)
   get_filename_component(name "${source}" NAME_WE)
-  if(NOT name MATCHES "_(ref|avx2|avxvnni|avx512|neon|dotprod|i8mm)$")
+  if(NOT name MATCHES "_(ref|avx2|avxvnni|avx512|neon|neon32|dotprod|i8mm)$")
     target_sources(edgellm_kernels PRIVATE ${source})
   elseif(CMAKE_MATCH_1 IN_LIST EL_ISAS_${EL_ARCH})
     target_sources(edgellm_kernels PRIVATE ${source})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-class Broken(Exception):
+class Broken(Exception):  # noqa: N818 - a verdict, like its sentences
     """Not a library, or one that ends too early."""
 
 
@@ -69,7 +69,7 @@ def _elf(data: bytes) -> Library:
     wide = data[4] == 2
     if data[5] != 1:
         raise Broken("big-endian")
-    machine, entry = struct.unpack_from("<H", data, 18)[0], "<Q" if wide else "<I"
+    machine = struct.unpack_from("<H", data, 18)[0]
     library = Library("elf", _ELF_MACHINES.get(machine, f"machine {machine}"))
     segments_at, sections_at, flags = struct.unpack_from("<QQI" if wide else "<III", data, 32 if wide else 28)
     _, segment_size, n_segments, section_size, n_sections, names_in = struct.unpack_from(

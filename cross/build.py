@@ -44,7 +44,9 @@ def build(target: dict[str, Any], out: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Stop(f"{folder} cannot be made: {error.strerror}; copy the sources to a folder you may write to") from None
+        raise Stop(
+            f"{folder} cannot be made: {error.strerror}; copy the sources to a folder you may write to"
+        ) from None
     need_space(folder, SPACE_MB)
     programs = wrappers(folder / "tools", tools, target, target["triple"])
     made = folder / "wheel"
@@ -120,7 +122,7 @@ def build_all(out: Path) -> int:
     for name in targets():
         try:
             rows.append((target_named(name), *make(name, out, proving=True)[1:]))
-        except Stop as error:
+        except Stop as error:  # noqa: PERF203 - each target on its own
             say(f"{name}: {error}")
             rows.append((target_named(name), None, [{"check": "build", "result": "not built", "detail": str(error)}]))
     platforms.write(rows)

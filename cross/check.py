@@ -97,7 +97,9 @@ def tags(wheel: Wheel) -> Iterator[str]:
 
 def record(wheel: Wheel) -> Iterator[str]:
     """RECORD lists every file with its sum, and nothing else."""
-    listed = {row[0]: row[1] for row in csv.reader(io.StringIO(wheel.member("RECORD").decode("utf-8", "replace"))) if row}
+    listed = {
+        row[0]: row[1] for row in csv.reader(io.StringIO(wheel.member("RECORD").decode("utf-8", "replace"))) if row
+    }
     for name, data in wheel.files.items():
         if name.endswith("/RECORD"):
             continue
@@ -169,7 +171,9 @@ def needed(wheel: Wheel) -> Iterator[str]:
     allowed = [word.lower() for word in wheel.target.get("needed", [])]
     for name, library in wheel.libraries.items():
         for other in library.needed:
-            if not any(other.lower() == word or (word.endswith("-") and other.lower().startswith(word)) for word in allowed):
+            if not any(
+                other.lower() == word or (word.endswith("-") and other.lower().startswith(word)) for word in allowed
+            ):
                 yield f"{name} needs {other}"
         if library.run_path:
             yield f"{name} looks for libraries in {library.run_path}"
@@ -190,7 +194,8 @@ def exports(wheel: Wheel) -> Iterator[str]:
     for name, library in wheel.libraries.items():
         foreign = sorted(symbol for symbol in library.exports if not symbol.startswith("edgellm_"))
         if foreign:
-            yield f"{name} exports {', '.join(foreign[:3])}{f' and {len(foreign) - 3} more' if len(foreign) > 3 else ''}"
+            more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+            yield f"{name} exports {', '.join(foreign[:3])}{more}"
         if not library.exports:
             yield f"{name} exports nothing"
 

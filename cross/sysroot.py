@@ -35,7 +35,9 @@ def sources() -> tuple[str, str, str]:
             "wheels are proven with Debian's Python for ARM, which apt fetches on Debian only: name a folder that has "
             "one in EDGELLM_SYSROOT_ARM64 or EDGELLM_SYSROOT_ARMHF, or leave --prove away"
         )
-    texts = [p for p in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))) if p.is_file()]
+    texts = [
+        p for p in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))) if p.is_file()
+    ]
     for path in texts:
         text = path.read_text(errors="replace")
         for stanza in re.split(r"\n\s*\n", text) if path.suffix == ".sources" else text.splitlines():
@@ -105,8 +107,8 @@ def sysroot(architecture: str) -> Path:
 def make_relative(folder: Path) -> None:
     """Links to /etc/alternatives and the like point into this machine: point them into *folder*."""
     for path in folder.rglob("*"):
-        if path.is_symlink() and os.readlink(path).startswith("/"):
-            inside = folder / os.readlink(path).lstrip("/")
+        if path.is_symlink() and path.readlink().is_absolute():
+            inside = folder / path.readlink().relative_to("/")
             path.unlink()
             path.symlink_to(os.path.relpath(inside, path.parent))
     for library in (*folder.glob("usr/lib/*/blas/*.so.3"), *folder.glob("usr/lib/*/lapack/*.so.3")):

@@ -22,7 +22,7 @@ DROPPED = ("-Wl,--exclude-libs,ALL", "-static-libgcc", "-static-libstdc++")
 
 
 def mcpu_of_march(march: str) -> str:
-    """zig's -mcpu for gcc's -march: ``armv8.2-a+dotprod+fp16`` is ``generic+v8_2a+dotprod+fullfp16``."""
+    """Zig's -mcpu for gcc's -march: ``armv8.2-a+dotprod+fp16`` is ``generic+v8_2a+dotprod+fullfp16``."""
     base, *features = march.split("+")
     match = re.fullmatch(r"armv(\d+)(?:\.(\d+))?-a", base)
     if not match:
@@ -56,7 +56,7 @@ def translate(flags: list[str], cpu: str) -> list[str]:
 def main() -> None:
     """Become zig."""
     zig, language, triple, cpu, *flags = sys.argv[1:]
-    os.execv(zig, [zig, language, "-target", triple, *translate(flags, cpu)])  # noqa: S606 - a list, no shell
+    os.execv(zig, [zig, language, "-target", triple, *translate(flags, cpu)])
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ static const struct {
     {"neon", EL_CPU_NEON, use_neon},
     {"dotprod", EL_CPU_DOTPROD | EL_CPU_NEON, use_dotprod},
     {"i8mm", EL_CPU_I8MM | EL_CPU_DOTPROD | EL_CPU_NEON, use_i8mm},
+#elif defined(EL_NEON32) /* 32-bit ARM from ARMv7 on */
+    {"neon", EL_CPU_NEON, el_matmul_use_neon32},
 #endif
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -98,3 +99,32 @@ def test_help_pages_in_the_docs_are_true() -> None:
     if f"<!-- pages printed by click {_docs.click_version()} -->" not in text:
         pytest.skip(f"docs/cli.md was written with another click than {_docs.click_version()}")
     assert _docs.updated(text) == text
+
+
+def test_targets_and_what_building_says(cli: Cli, tmp_path: Path) -> None:
+    listed = cli("targets")
+    assert listed.code == 0
+    assert "rpi-aarch64" in listed.out
+    assert json.loads(cli("targets", "--json").out)[0]["tag"] == "manylinux_2_28_aarch64"
+    unknown = cli("build-wheel", "--target", "pi")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "there is no target 'pi'; there are: rpi-aarch64, " in unknown.err
+    (tmp_path / "file").touch()
+    done = program("build-wheel", "--target", "rpi-aarch64", "--out", str(tmp_path / "file" / "x"))
+    assert done.returncode == 2
+    assert "name another folder with --out" in done.stderr
+
+
+def test_building_outside_a_checkout_takes_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from edgellm.cli import _cross
+
+    monkeypatch.setattr(_cross, "checkout", lambda: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(_cross.SourcesMissing, match="EDGELLM_OFFLINE forbids fetching them: run this in a checkout"):
+        _cross.sources()
+    unpacked = tmp_path / "edgellm" / "sources" / f"edgellm-{_cross.__version__}"
+    (unpacked / "cross").mkdir(parents=True)
+    (unpacked / "cross" / "build.py").touch()
+    assert _cross.sources() == unpacked

@@ -16,7 +16,7 @@ from edgellm.cli.app import COMMANDS, cli
 
 WIDTH = 100
 _CLICK = re.compile(r"(<!-- pages printed by click )[\d.]*( -->)")
-_BLOCK = re.compile(r"(<!-- help: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- help: ([\w -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def help_page(name: str) -> str:

@@ -32,6 +32,8 @@ COMMANDS = {
     "flash": "Put edgellm on a device, to run there without a network.",
     "service": "Let this machine answer questions as a system service.",
     "doctor": "Check this machine and this installation.",
+    "build-wheel": "Build edgellm's wheel for another machine.",
+    "targets": "List the machines that wheels can be built for.",
 }
 
 
@@ -46,7 +48,7 @@ class Commands(click.Group):
         """The command *cmd_name*, or None."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"edgellm.cli.{cmd_name}").command
+        command = importlib.import_module(f"edgellm.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

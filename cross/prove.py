@@ -1,0 +1,307 @@
+"""
+Run a wheel on every processor that its target claims, under emulation, with the target's own Python.
+
+    python cross/prove.py TARGET WHEEL
+
+What is shown, each a line of proofs.json:
+  install      the target's own pip installs the wheel and its dependencies from a local folder, and refuses the file
+               under another machine's tag
+  doctor       the installed program starts and finds nothing wrong
+  picked       on each processor: the kernels meant for it are chosen, a model of every weight type gives the recorded
+               logits to the last bit, text is generated, the process ends with exit code 0
+  forced       the same with each slower kernel, and plain C
+  pages        the same on kernels with larger pages
+  large file   on 32 bits, a model file of over 2 GiB is refused with a sentence
+Emulation says nothing about speed. Targets without a Python to be had are proven in C (prove_c.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, Stop, cache, run, say, step, target_named, whole
+from sysroot import python, sysroot
+
+FIXTURE = ROOT / "tests" / "data" / "cross" / "mixed.gguf"
+SLOWER = {"i8mm": ["dotprod", "neon", "ref"], "dotprod": ["neon", "ref"], "neon": ["ref"], "avx2": ["ref"]}
+DISABLE = {"dotprod": "i8mm", "neon": "dotprod", "ref": "neon,avx2"}  # what to switch off to get there
+TIMEOUT = 900  # seconds; a run takes 3 to 20
+
+
+def tools(target: Mapping[str, Any]) -> Path:
+    """
+    The emulator of *target*.
+
+    Raises:
+        Stop: It is not installed, and this is not a Debian root that could install it.
+    """
+    name = target["emulator"]
+    for spelling in (f"{name}-static", name):
+        if found := shutil.which(spelling):
+            return Path(found)
+    if os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
+        with step("installing qemu-user-static"):
+            run(["apt-get", "-qq", "update"], "apt-get update", quiet=True)
+            run(
+                ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "qemu-user-static"],
+                "installing qemu-user-static", env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, quiet=True,
+            )  # fmt: skip
+        if found := shutil.which(f"{name}-static"):
+            return Path(found)
+    raise Stop(f"{name} is not installed, and proofs need it: apt-get install qemu-user-static, or leave --prove away")
+
+
+class Machine:
+    """A Debian of another architecture, with a folder of Python packages, under emulation."""
+
+    def __init__(self, target: Mapping[str, Any]) -> None:
+        self.target, self.emulator = target, tools(target)
+        self.root = sysroot(target["sysroot"])
+        self.python = python(self.root)
+        self.version = self.python.name.removeprefix("python")
+        self.debian = self.root / "usr" / "lib" / "python3" / "dist-packages"
+        self.home = cache() / f"python-{target['name']}"
+        self.bits: dict[str, str] = {}  # the sum of the first processor's logits, where they are the target's own
+
+    def packages(self, prefix: Path) -> Path:
+        """Where pip puts packages below *prefix*."""
+        return next(iter(prefix.glob("**/dist-packages")), prefix / "lib" / f"python{self.version}" / "site-packages")
+
+    def run(
+        self,
+        arguments: Sequence[str | Path],
+        paths: Sequence[Path],
+        *,
+        cpu: str = "max",
+        page: int = 0,
+        disable: str = "",
+    ) -> subprocess.CompletedProcess[str]:
+        """The target's Python with *arguments*, and *paths* to find packages in."""
+        found = [*paths, *([self.debian] if self.debian.is_dir() else [])]
+        environment = {
+            "PATH": "/usr/bin:/bin", "HOME": str(self.home), "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, found)), "PYTHONNOUSERSITE": "1", "EDGELLM_OFFLINE": "1",
+            "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "EDGELLM_CPU_DISABLE": disable,
+            "OPENBLAS_NUM_THREADS": "1",
+        }  # fmt: skip
+        options = [*(["-p", str(page)] if page else []), "-cpu", cpu, "-L", str(self.root)]
+        try:
+            return subprocess.run(
+                [str(self.emulator), *options, str(self.python), *map(str, arguments)],
+                env=environment, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess([], -1, "", f"no end after {TIMEOUT} s")
+
+    def dependencies(self, wheel: Path) -> tuple[Path, Path, Path]:
+        """
+        Folders with pip itself, with the dependencies' wheels, and with them installed by the target's pip; made once.
+
+        Raises:
+            Stop: The package index has no wheel of one of them for the target, or cannot be reached.
+        """
+        wanted = requirements(wheel)
+        have = {"cffi", "numpy", "markupsafe"} if self.target["sysroot"] == "armhf" else set()  # Debian's
+        wanted = [one for one in wanted if not any(one.lower().startswith(name) for name in have)]
+        key = hashlib.sha256("\n".join([*wanted, self.version, self.target["tag"]]).encode()).hexdigest()[:12]
+        folder = self.home / key
+        if not folder.is_dir():
+            tags = [f"--platform={tag}" for tag in platforms(self.target["tag"])]
+            with step(f"{self.target['name']}: dependencies, installed by the target's pip"), whole(folder) as part:
+                download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+                run(
+                    [*download, "--no-deps", "--dest", part / "pip", "pip>=26"],
+                    "fetching pip", quiet=True,
+                )  # fmt: skip
+                run(
+                    [*download, "--only-binary=:all:", *tags, f"--python-version={self.version}",
+                     "--implementation=cp", "--dest", part / "wheels", *wanted,
+                     *(["--no-deps", "markdown-it-py", "mdurl", "pygments", "wcwidth"] if have else [])],
+                    "fetching the dependencies", quiet=True,
+                )  # fmt: skip
+                [pip] = (part / "pip").glob("*.whl")
+                done = self.run(
+                    ["-m", "pip", "install", "--quiet", "--no-index", "--no-warn-script-location", "--find-links",
+                     part / "wheels", "--prefix", part / "site", *wanted],
+                    [pip],
+                )  # fmt: skip
+                if done.returncode:
+                    raise Stop(f"the target's pip could not install the dependencies: {done.stderr.strip()[-300:]}")
+        [pip] = (folder / "pip").glob("*.whl")
+        return pip, folder / "wheels", self.packages(folder / "site")
+
+
+def platforms(tag: str) -> list[str]:
+    """Older tags that machines of *tag* take as well."""
+    machine = tag.partition("_2_28_")[2]
+    return [f"manylinux_2_{minor}_{machine}" for minor in range(28, 16, -1)] + [f"manylinux2014_{machine}"]
+
+
+def requirements(wheel: Path) -> list[str]:
+    """What the wheel asks for on Python 3.11 and later, without extras."""
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    return sorted(
+        line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist:") and ";" not in line
+    )
+
+
+class Proofs:
+    """Results as they come: said, and kept for proofs.json."""
+
+    def __init__(self, target: Mapping[str, Any]) -> None:
+        self.target, self.results = target, list[dict[str, str]]()
+
+    def add(self, check: str, cpu: str, fault: str, detail: str = "") -> None:
+        """A proof that went well when *fault* is empty."""
+        result = {"check": check, "cpu": cpu, "result": "failed" if fault else "passed", "detail": fault or detail}
+        self.results.append({key: value for key, value in result.items() if value})
+        say(f"  {check}{f' on {cpu}' if cpu else ''}: {fault or detail or 'passed'}")
+
+
+def prove(wheel: Path, target: Mapping[str, Any]) -> list[dict[str, str]]:
+    """
+    All proofs of *target* that can be made here.
+
+    Raises:
+        Stop: A tool is missing. A proof that fails is a result, not an exception.
+    """
+    if target["proof"] == "c":
+        from prove_c import prove_c
+
+        return prove_c(target)
+    proofs = Proofs(target)
+    machine = Machine(target)
+    pip, wheels, site = machine.dependencies(wheel)
+    with step(f"{target['name']}: proofs"), tempfile.TemporaryDirectory(prefix="edgellm-prove-") as folder:
+        prefix = Path(folder) / "site"
+        fault = install(machine, wheel, prefix, pip, wheels, site)
+        proofs.add("install", "", fault, "by the target's own pip")
+        if not fault:
+            paths = [machine.packages(prefix), site]
+            if "refuses" in target:
+                proofs.add("refused", "", refused(machine, wheel, Path(folder), pip, site), f"as {target['refuses']}")
+            on_processors(machine, proofs, paths)
+            doctor(machine, proofs, paths)
+            if target["machine"] == "arm":
+                proofs.add("large file", "max", large_file(machine, Path(folder), paths), "refused with a sentence")
+    return proofs.results
+
+
+def install(machine: Machine, wheel: Path, prefix: Path, pip: Path, wheels: Path, site: Path) -> str:
+    """What is wrong with installing *wheel*; empty when it worked."""
+    done = machine.run(
+        ["-m", "pip", "install", "--no-index", "--find-links", wheels, "--prefix", prefix,
+         "--no-warn-script-location", wheel],
+        [pip, site],
+    )  # fmt: skip
+    if done.returncode:
+        return f"pip: {(done.stderr or done.stdout).strip()[-300:]}"
+    return "" if (machine.packages(prefix) / "edgellm").is_dir() else "pip installed it, but not where its Python looks"
+
+
+def refused(machine: Machine, wheel: Path, folder: Path, pip: Path, site: Path) -> str:
+    """Pip must not take the same file under another machine's tag."""
+    other = folder / wheel.name.replace(machine.target["tag"], machine.target["refuses"])
+    shutil.copy(wheel, other)
+    done = machine.run(
+        ["-m", "pip", "install", "--no-index", "--no-deps", "--prefix", folder / "other", other], [pip, site]
+    )
+    said = done.stderr + done.stdout
+    return "" if done.returncode and "not a supported wheel" in said else f"pip accepted {other.name}"
+
+
+def on_processors(machine: Machine, proofs: Proofs, paths: Sequence[Path]) -> None:
+    """Each processor with the kernels picked for it; slower ones on the first processor that has them all."""
+    seen: set[str] = set()
+    for cpu, kernels in machine.target["cpus"].items():
+        proofs.add("picked", cpu, answer(machine, paths, cpu, kernels), f"{kernels}, recorded logits")
+        if kernels not in seen:
+            for slower in SLOWER.get(kernels, []):
+                fault = answer(machine, paths, cpu, slower, disable=DISABLE[slower])
+                proofs.add("forced", cpu, fault, f"{slower}, recorded logits")
+        seen.add(kernels)
+    for page in machine.target.get("pages", []):
+        cpu, kernels = list(machine.target["cpus"].items())[-1]
+        fault = answer(machine, paths, cpu, kernels, page=page)
+        proofs.add("pages", cpu, fault, f"{page // 1024} KiB")
+
+
+def answer(machine: Machine, paths: Sequence[Path], cpu: str, kernels: str, *, disable: str = "", page: int = 0) -> str:
+    """What is wrong with the model's answer; empty when nothing is."""
+    done = machine.run([ROOT / "cross" / "on_target.py", FIXTURE], paths, cpu=cpu, disable=disable, page=page)
+    fault = judge(done.returncode, done.stdout, done.stderr, kernels)
+    if fault == CLOSE and machine.target.get("own_bits"):
+        found = str(json.loads(done.stdout)["sha256"])
+        return "" if machine.bits.setdefault("", found) == found else "other bits than on the first processor"
+    return fault
+
+
+CLOSE = "other bits than recorded, but close"
+
+
+def judge(code: int, out: str, err: str, kernels: str) -> str:
+    """Compare what on_target.py said with what was recorded."""
+    if code:
+        return f"exit code {code}: {err.strip()[-200:]}"
+    expected, found = json.loads(FIXTURE.with_suffix(".json").read_text()), json.loads(out)
+    if found["kernels"] != kernels:
+        return f"picked {found['kernels']}, not {kernels}"
+    worst = max(abs(a - b) for a, b in zip(expected["logits"], found["logits"], strict=True))
+    if worst > 1e-4:
+        return f"logits differ by {worst:.2g}"
+    if found["tokens"] != expected["tokens"]:
+        return f"generated {found['tokens']}, not {expected['tokens']}"
+    return "" if found["sha256"] == expected["sha256"] else CLOSE
+
+
+def doctor(machine: Machine, proofs: Proofs, paths: Sequence[Path]) -> None:
+    """The installed command line examines itself."""
+    cpu = next(iter(machine.target["cpus"]))
+    done = machine.run(["-m", "edgellm", "doctor"], paths, cpu=cpu)
+    proofs.add("doctor", cpu, done.stderr.strip()[-200:] or f"exit code {done.returncode}" if done.returncode else "")
+
+
+def large_file(machine: Machine, folder: Path, paths: Sequence[Path]) -> str:
+    """A model file that 32 bits cannot map: one sentence, exit code 1."""
+    path = folder / "large.gguf"
+    shutil.copy(FIXTURE, path)
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)  # sparse: takes no room
+    done = machine.run(["-m", "edgellm", "run", path, "Hello"], paths)
+    said = done.stderr.strip()
+    return (
+        ""
+        if done.returncode == 1 and said.count("\n") == 0 and "large.gguf" in said
+        else f"exit code {done.returncode}: {said[-200:]}"
+    )
+
+
+def main() -> int:
+    """Prove one wheel."""
+    if len(sys.argv) != 3:
+        print((__doc__ or "").strip(), file=sys.stderr)
+        return 2
+    try:
+        results = prove(Path(sys.argv[2]).resolve(), target_named(sys.argv[1]))
+    except Stop as error:
+        say(f"cross/prove.py: {error}")
+        return 2
+    return int(any(one["result"] == "failed" for one in results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

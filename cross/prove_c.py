@@ -1,0 +1,73 @@
+"""
+Proofs for machines whose Python cannot be had here: the same sources as static C programs, on the target's processors.
+
+    test_base, test_kernels    every kernel variant against plain C
+    print_logits               the model of every weight type: the same bits on each processor
+
+The wheel's library differs from them in how it is linked, not in what is compiled; check.py looks at that.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from build import toolchain
+from common import ROOT, run, step
+from prove import FIXTURE, TIMEOUT, Proofs, tools
+from zigtools import environment, installed, wrappers
+
+PROGRAMS = ["test_base", "test_kernels", "print_logits"]
+
+
+def prove_c(target: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Build the programs and run them on each processor of *target*."""
+    emulator, proofs = tools(target), Proofs(target)
+    with step(f"{target['name']}: C programs"):
+        programs = compile_programs(target)
+    first = ""
+    with step(f"{target['name']}: proofs"):
+        for cpu, kernels in target["cpus"].items():
+            for name, arguments in (("test_base", []), ("test_kernels", [kernels])):
+                done = emulate(emulator, cpu, programs / name, *arguments)
+                fault = f"exit code {done.returncode}: {done.stderr.strip()[-200:]}" if done.returncode else ""
+                proofs.add(name, cpu, fault, " ".join([*arguments, "static program"]))
+            done = emulate(emulator, cpu, programs / "print_logits", "1", str(FIXTURE))
+            line = done.stdout.strip().rpartition(" ")[2]
+            first = first or line
+            fault = f"exit code {done.returncode}: {done.stderr.strip()[-200:]}" if done.returncode else ""
+            proofs.add(
+                "logits", cpu, fault or ("" if line == first else "other bits than on the first processor"), line
+            )
+    return proofs.results
+
+
+def emulate(emulator: Path, cpu: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """One program on one processor."""
+    try:
+        return subprocess.run(
+            [str(emulator), "-cpu", cpu, *map(str, command)], capture_output=True, text=True, errors="replace",
+            timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess([], -1, "", f"no end after {TIMEOUT} s")
+
+
+def compile_programs(target: Mapping[str, Any]) -> Path:
+    """The folder with static programs for *target*."""
+    tools_folder = installed()
+    folder = ROOT / "build" / "cross" / f"{target['name']}-c"
+    programs = wrappers(folder / "tools", tools_folder, target, target["static_triple"])
+    defines = toolchain(dict(target), programs) | {
+        "EDGELLM_DEVELOPER": "ON", "EDGELLM_IN_SOURCE": "OFF", "EDGELLM_TENSORS": "OFF",
+        "CMAKE_EXE_LINKER_FLAGS": "-static", "Python_EXECUTABLE": sys.executable,
+    }  # fmt: skip
+    settings = [f"-D{name}={value}" for name, value in defines.items()]
+    around = environment(tools_folder)
+    build = folder / "cmake"
+    run(["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *settings], "CMake", log=folder / "cmake.log", env=around)
+    run(["ninja", "-C", build, *PROGRAMS], "the build", log=folder / "build.log", env=around)
+    return build / "lib"

@@ -1,0 +1,253 @@
+"""cross/ without compiling: the table of targets, flags for zig, papers, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import build
+import check
+import common
+import mobile
+import papers
+import platforms
+import prove
+import repack
+import sysroot
+import zigcc
+import zigtools
+from common import Stop, targets
+
+ROOT = Path(__file__).parents[2]
+EVERY = {"about", "system", "processor", "host_platform", "tag", "format", "machine", "max_mb", "proof"}
+
+
+# ---- the table ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", targets())
+def test_table_is_complete(name: str) -> None:
+    target = targets()[name]
+    assert set(target) >= EVERY
+    assert target["max_mb"] <= 4
+    assert set(target.get("must", [])) | set(target.get("never", [])) <= set(check.INSTRUCTIONS)
+    assert {"python": "cpus", "c": "static_triple", "none": "why"}[target["proof"]] in target
+    assert "why" in target or target["proof"] == "python"
+    if target.get("glibc"):
+        assert target["triple"].endswith(f"gnu.{target['glibc']}") or target["triple"].endswith(f".{target['glibc']}")
+        if "manylinux" in target["tag"]:
+            assert f"_{target['glibc'].replace('.', '_')}_" in target["tag"]
+    if target["system"] == "Linux" and target["machine"] in ("aarch64", "arm"):
+        assert target["min_align"] >= 16384
+        assert target["max_mb"] == 2
+
+
+def test_tags_are_unique() -> None:
+    tags = [target["tag"] for target in targets().values()]
+    assert len(set(tags)) == len(tags)
+
+
+def test_unknown_target_names_all() -> None:
+    with pytest.raises(Stop, match="there is no target 'pi'; there are: rpi-aarch64, rpi-armv7"):
+        common.target_named("pi")
+
+
+def test_list() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "cross" / "build.py", "list"], capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(targets())
+
+
+# ---- flags -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "-mcpu=base"),
+        (["-march=armv8-a"], "-mcpu=generic"),
+        (["-march=armv8.2-a+dotprod"], "-mcpu=generic+v8_2a+dotprod"),
+        (["-march=armv8.2-a+dotprod+i8mm"], "-mcpu=generic+v8_2a+dotprod+i8mm"),
+        (["-march=armv8.2-a+dotprod+fp16"], "-mcpu=generic+v8_2a+dotprod+fullfp16"),
+        (["-march=armv7-a", "-mfpu=neon-vfpv4"], "-mcpu=generic+v7a+neon+vfp4"),
+        (["-mcpu=cortex-a76"], "-mcpu=cortex_a76"),
+        (["-march=armv8-a", "-march=armv8.2-a+dotprod"], "-mcpu=generic+v8_2a+dotprod"),
+    ],
+)
+def test_instruction_set_flags(flags: list[str], expected: str) -> None:
+    assert zigcc.translate(["-O2", *flags, "-c"], "base") == [expected, "-O2", "-c"]
+
+
+def test_flags_that_pass_and_that_do_not() -> None:
+    assert zigcc.translate(["-mavx2", "-Wl,--exclude-libs,ALL", "-static-libgcc"], "x86_64") == [
+        "-mcpu=x86_64",
+        "-mavx2",
+    ]
+    with pytest.raises(SystemExit, match=r"add it to cross/zigcc\.py"):
+        zigcc.translate(["-march=native"], "base")
+
+
+# ---- the wheel's form, and the papers ----------------------------------------------------------------------
+
+
+def raw_wheel(path: Path, when: tuple[int, int, int, int, int, int], names: list[str]) -> Path:
+    info = "edgellm-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(zipfile.ZipInfo(name, when), name * 100)
+        text = "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-linux_aarch64\n\n"
+        archive.writestr(zipfile.ZipInfo(f"{info}/WHEEL", when), text)
+        archive.writestr(zipfile.ZipInfo(f"{info}/RECORD", when), "")
+    return path
+
+
+def test_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    target = targets()["rpi-aarch64"]
+    made = []
+    for i, names in enumerate((["edgellm/a.py", "edgellm/lib/x.so"], ["edgellm/lib/x.so", "edgellm/a.py"])):
+        (tmp_path / str(i)).mkdir()
+        raw = raw_wheel(tmp_path / f"raw{i}.whl", (2000 + i, 1, 1, 0, 0, 0), names)
+        made.append(repack.repack(raw, tmp_path / str(i), target, tmp_path))
+    assert made[0].read_bytes() == made[1].read_bytes()
+    assert made[0].name == "edgellm-1.0-py3-none-manylinux_2_28_aarch64.whl"
+    wheel = check.open_wheel(made[0], target)
+    assert not [*check.tags(wheel), *check.record(wheel)]
+
+
+def test_papers(tmp_path: Path) -> None:
+    wheel = tmp_path / "edgellm-1.0-py3-none-x.whl"
+    wheel.write_bytes(b"wheel")
+    other = tmp_path / "other.whl"
+    other.write_bytes(b"other")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  gone.whl\n{hashlib.sha256(b'other').hexdigest()}  other.whl\n")
+    papers.write_papers(wheel, {"name": "x"}, [{"check": "tags", "result": "passed", "detail": ""}])
+    done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(": OK") == 4
+    proofs = json.loads((tmp_path / f"{wheel.name}.proofs.json").read_text())
+    assert proofs["results"][0]["check"] == "tags"
+    assert proofs["versions"]["ziglang"] == common.pins()["ziglang"]
+    bill = json.loads((tmp_path / f"{wheel.name}.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert {one["name"] for one in bill["components"]} == {"ggml", "libc++", "compiler-rt"}
+    assert bill == papers.sbom(wheel, hashlib.sha256(b"wheel").hexdigest())
+
+
+# ---- what is missing ---------------------------------------------------------------------------------------
+
+
+def run_build(*words: str, path: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    around = {**os.environ, **environment} | ({"PATH": path} if path else {})
+    command = [sys.executable, ROOT / "cross" / "build.py", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=around, timeout=120)
+
+
+def says(done: subprocess.CompletedProcess[str], code: int, text: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_sentence_for_unknown_target(tmp_path: Path) -> None:
+    says(run_build("rpi", "--out", str(tmp_path)), 2, "there is no target 'rpi'; there are:")
+
+
+def test_sentence_without_network(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    done = run_build("rpi-aarch64", "--out", str(tmp_path / "o"), EDGELLM_CACHE=str(cache), EDGELLM_OFFLINE="1")
+    says(done, 2, "EDGELLM_OFFLINE forbids fetching it")
+    assert [p.name for p in cache.rglob("*")] == ["cross"]
+
+
+def test_no_debris_when_the_index_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.delenv("EDGELLM_OFFLINE", raising=False)
+    with pytest.raises(Stop, match="which fetches the compiler, failed"):
+        zigtools.installed()
+    assert [p.name for p in tmp_path.rglob("*")] == ["cross"]
+
+
+def test_sentence_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Stop, match=r"has \d+ MB free, this takes 999999999: make room"):
+        common.need_space(tmp_path, 999_999_999)
+
+
+def test_sentence_for_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    says(run_build("rpi-aarch64", "--out", str(file / "x")), 2, "name another folder with --out")
+    says(run_build("rpi-aarch64", EDGELLM_CACHE=str(file / "x")), 2, "name another folder in EDGELLM_CACHE")
+
+
+def test_sentence_without_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove.shutil, "which", lambda name: None)
+    with pytest.raises(Stop, match="apt-get install qemu-user-static, or leave --prove away"):
+        prove.tools(targets()["rpi-aarch64"])
+
+
+def test_sentence_without_debian(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysroot.shutil, "which", lambda name: None)
+    with pytest.raises(Stop, match="or leave --prove away"):
+        sysroot.sources()
+    monkeypatch.setenv("EDGELLM_SYSROOT_ARM64", "/nonexistent")
+    with pytest.raises(Stop, match="EDGELLM_SYSROOT_ARM64=/nonexistent has no usr/bin/python3"):
+        sysroot.sysroot("arm64")
+
+
+def test_sentence_without_ndk_and_on_no_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANDROID_NDK", raising=False)
+    with pytest.raises(Stop, match="name its folder in ANDROID_NDK"):
+        build.build(targets()["android-arm64"], tmp_path)
+    monkeypatch.setenv("ANDROID_NDK", str(tmp_path))
+    with pytest.raises(Stop, match="is no NDK"):
+        build.build(targets()["android-arm64"], tmp_path)
+    if sys.platform != "darwin":
+        with pytest.raises(Stop, match="is linked on a Mac with Xcode; there run: cmake"):
+            build.build(targets()["ios-arm64"], tmp_path)
+
+
+def test_recipes_for_machines_that_are_not_here() -> None:
+    android = mobile.android_defines(targets()["android-arm64"], Path("/ndk"))
+    assert android["ANDROID_PLATFORM"] == "android-24"
+    assert android["ANDROID_STL"] == "c++_static"
+    commands = mobile.ios_commands(targets()["ios-arm64"], Path("dist"))
+    assert sum("cmake --build" in one for one in commands) == 2
+    assert all("-DCMAKE_OSX_DEPLOYMENT_TARGET=16.4" in one for one in commands if "cmake -S" in one)
+    assert any(one.startswith("xcodebuild -create-xcframework") for one in commands)
+
+
+def test_interrupted_work_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), common.whole(tmp_path / "x") as part:
+        (part / "file").touch()
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_table_of_platforms(tmp_path: Path) -> None:
+    wheel = tmp_path / "x.whl"
+    wheel.write_bytes(b"0" * 500_000)
+    passed = {"check": "tags", "result": "passed", "detail": ""}
+    run = {"check": "picked", "cpu": "cortex-a53", "result": "passed", "detail": "neon"}
+    rows = [
+        (targets()["rpi-aarch64"], wheel, [passed, run]),
+        (targets()["macos-arm64"], wheel, [passed]),
+        (targets()["android-arm64"], None, [{"check": "build", "result": "not built", "detail": "needs an NDK: x"}]),
+    ]
+    lines = platforms.table(rows).splitlines()
+    assert (
+        "| 0.50 MB | `manylinux_2_28_aarch64` | 1 of 1 | installed by pip, run by Python on `cortex-a53` |" in lines[2]
+    )
+    assert lines[3].endswith("| not run: no emulator of macOS |")
+    assert lines[4].endswith("| not built | `android_24_arm64_v8a` |  | needs an NDK |")

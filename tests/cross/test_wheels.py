@@ -1,0 +1,76 @@
+"""
+The two wheels that most devices want, built here and run on every processor they claim.
+
+Skipped with a reason where compiler, emulator or Debian's packages are not to be had; EDGELLM_REQUIRE_CROSS=1 makes
+that a failure. With warm caches (ccache, zig's, the sysroots) 2 to 4 minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import build
+import check
+from common import Stop, targets
+
+pytestmark = [
+    pytest.mark.cross,
+    pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="builds on x86-64 Linux"),
+]
+Made = tuple[dict[str, Any], Path, list[dict[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """``made("rpi-armv7")``: the target, its wheel and the results, built once."""
+    known: dict[str, Made] = {}
+
+    def make(name: str) -> Made:
+        if name not in known:
+            try:
+                known[name] = build.make(name, tmp_path_factory.mktemp(name), proving=True)
+            except Stop as error:
+                (pytest.fail if os.environ.get("EDGELLM_REQUIRE_CROSS") == "1" else pytest.skip)(str(error))
+        return known[name]
+
+    return make
+
+
+@pytest.fixture(params=["rpi-aarch64", "rpi-armv7"])
+def wheel(request: pytest.FixtureRequest, made: Callable[[str], Made]) -> Iterator[Made]:
+    yield made(request.param)
+
+
+def test_checks_and_proofs(wheel: Made) -> None:
+    target, path, results = wheel
+    assert [one for one in results if one["result"] != "passed"] == []
+    assert path.stat().st_size < 2_000_000
+    assert [one["cpu"] for one in results if one["check"] == "picked"] == list(target["cpus"])
+    assert {one["check"] for one in results} >= {"install", "refused", "doctor", "pages"}
+    written = json.loads(path.with_name(f"{path.name}.proofs.json").read_text())
+    assert written["results"] == results
+    assert written["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_same_bytes_again(wheel: Made, tmp_path: Path) -> None:
+    target, path, _ = wheel
+    again = build.build(target, tmp_path)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_it_is_found_out_under_another_tag(wheel: Made, tmp_path: Path) -> None:
+    target, path, _ = wheel
+    [other] = (one for one in targets().values() if one["tag"] == target["refuses"])
+    renamed = tmp_path / path.name.replace(target["tag"], other["tag"])
+    renamed.write_bytes(path.read_bytes())
+    found = check.check(renamed, other)
+    assert found["tags"]
+    assert found["machine"]
