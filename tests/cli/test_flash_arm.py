@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -43,7 +44,7 @@ def flashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def inside(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def inside(root: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
     """Run the device's Python in its own root file system without any network."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         arm.missing("only root can change the root file system")
@@ -53,7 +54,7 @@ def inside(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     shutil.copy(emulator, root / "emulator")
     try:
         command = ["unshare", "--net", "chroot", root, "/emulator", "/usr/bin/python3", *arguments]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **more}
         return subprocess.run(command, input=b"The", capture_output=True, env=environment, timeout=300)
     finally:
         (root / "emulator").unlink()
@@ -67,6 +68,15 @@ def test_the_device_answers_offline(flashed: Path) -> None:
     assert b'"generated": 4' in done.stdout
     done = inside(flashed, "/usr/local/bin/edgellm", "ls")
     assert b"tiny" in done.stdout
+
+
+def test_the_device_answers_over_ctypes(flashed: Path) -> None:
+    if not (flashed / "opt/edgellm/current/site/edgellm/_edgellm_table.py").is_file():
+        arm.missing("the wheel was made before edgellm had a binding over ctypes: build it again")
+    question = ("/usr/local/bin/edgellm", "run", "tiny", "-n", "4", "--temp", "0", "--json", "-")
+    by_ctypes, by_cffi = inside(flashed, *question, EDGELLM_FFI="ctypes"), inside(flashed, *question)
+    assert by_ctypes.returncode == 0, by_ctypes.stderr
+    assert json.loads(by_ctypes.stdout)["text"] == json.loads(by_cffi.stdout)["text"]
 
 
 def test_verify_and_units(flashed: Path) -> None:
