@@ -14,8 +14,8 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 C_FILES = $(shell find csrc cross examples tests/c tests/fuzz src -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build models lint format test test-c test-python test-arm parity sanitize fuzz bench wheel cross-all sdist \
-  clean
+.PHONY: help tools build models lint format test test-c test-python test-cross test-arm parity sanitize fuzz bench wheel \
+  cross-all sdist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -70,7 +70,10 @@ test-c: build ## C tests alone
 	ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
 
 test-python: models ## Python tests alone; ARGS='-k name' passes options on
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -m "not cross" $(ARGS)
+
+test-cross: build ## build wheels for ARM and a device's root, and run them under emulation (10 minutes and more)
+	EDGELLM_REQUIRE_CROSS=1 $(PY) -m pytest -m cross tests
 
 test: build lint test-c models test-python ## everything: build, lint, C tests, Python tests with the real models
 
