@@ -101,7 +101,9 @@ def weights(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     asked: list[dict[str, int]] = []
 
     class Weights:
-        info = SimpleNamespace(n_vocab=50, architecture="llama", type="Q8_0", n_bytes=1_000_000, n_params=2_000_000)
+        info = SimpleNamespace(
+            n_vocab=50, architecture="llama", type="Q8_0", n_bytes=1_000_000, n_params=2_000_000, has_encoder=False
+        )
 
         @contextmanager
         def engine(self, **options: int) -> Iterator[FakeEngine]:
