@@ -35,7 +35,9 @@ target_include_directories(ggml_flags SYSTEM INTERFACE "${EL_GGML_DIR}/include")
 target_compile_definitions(ggml_flags INTERFACE $<$<PLATFORM_ID:Linux,Android>:_GNU_SOURCE>
                            $<$<PLATFORM_ID:Darwin,iOS>:_DARWIN_C_SOURCE> _XOPEN_SOURCE=600
                            $<$<BOOL:${WIN32}>:_CRT_SECURE_NO_WARNINGS> GGML_SCHED_MAX_COPIES=1)
-target_compile_options(ggml_flags INTERFACE -w "-ffile-prefix-map=${EL_GGML_DIR}=ggml")
+file(RELATIVE_PATH ggml_from_here "${PROJECT_BINARY_DIR}" "${EL_GGML_DIR}") # as ccache writes it, cmake/flags.cmake
+target_compile_options(ggml_flags INTERFACE -w "-ffile-prefix-map=${EL_GGML_DIR}=ggml"
+                       "-ffile-prefix-map=${ggml_from_here}=ggml")
 if(EDGELLM_SANITIZE MATCHES "undefined")
   # Its x86 products of IQ types load words at any address and shift bits out of an int.
   target_compile_options(ggml_flags INTERFACE -fno-sanitize=alignment,shift)

@@ -17,7 +17,8 @@ set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 
 # No build path in the files: __FILE__ is relative to the checkout, also when ccache has made the compiler's argument
 # relative to the build folder.
-file(RELATIVE_PATH up "${PROJECT_BINARY_DIR}" "${PROJECT_SOURCE_DIR}")
+file(RELATIVE_PATH up "${PROJECT_BINARY_DIR}" "${PROJECT_SOURCE_DIR}") # ends in a slash or not
+string(REGEX REPLACE "([^/])$" "\\1/" up "${up}")
 add_library(el_flags INTERFACE)
 # One rounding per operation, on every compiler: gcc contracts a*b+c by default, clang within an expression. Where a
 # fused operation is wanted, the code says so.

@@ -239,7 +239,7 @@ def _pe(data: bytes) -> Library:
     def place(address: int) -> int:
         for begin, size, raw in sections:
             if begin <= address < begin + size:
-                return address - begin + raw
+                return int(address - begin + raw)
         raise Broken(f"no section holds address {address:#x}")
 
     exports, _, imports, _ = struct.unpack_from("<4I", data, at + 24 + 112)

@@ -118,7 +118,7 @@ def build_all(out: Path) -> int:
     """Every target that can be built here; then the table."""
     import platforms
 
-    rows = []
+    rows: list[platforms.Row] = []
     for name in targets():
         try:
             rows.append((target_named(name), *make(name, out, proving=True)[1:]))

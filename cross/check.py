@@ -37,6 +37,9 @@ INSTRUCTIONS: dict[str, list[tuple[int, int]]] = {
     "fp16": [(0xFFE00C00, 0x1EE00800), (0x9F60C400, 0x0E400400)],  # arithmetic; conversions are part of armv8-a
     "bf16": [(0xFFE0FC00, 0x6E40EC00), (0xBFE0FC00, 0x2E40FC00)],
 }  # fmt: skip
+# C++'s operators new and delete may be replaced by a program, so libc++ shows them; zig's Mach-O linker takes no list
+# of exported symbols that would hide them, nor its own two. Elsewhere the version script does.
+OPERATORS = re.compile(r"edgellm_|_Z(n[aw]|d[al])|__dso_handle$|_mh_dylib_header$")
 LIBRARY = re.compile(r"\.(so(\.\d+)*|dylib|dll|pyd)$")
 NAMES = {"elf": "libedgellm.so", "macho": "libedgellm.dylib", "pe": "libedgellm.dll"}
 MODULES = {"x86_64": ["edgellm_ggml_x64", "edgellm_ggml_avx2"]}
@@ -192,7 +195,8 @@ def alignment(wheel: Wheel) -> Iterator[str]:
 def exports(wheel: Wheel) -> Iterator[str]:
     """Nothing is exported but edgellm_*."""
     for name, library in wheel.libraries.items():
-        foreign = sorted(symbol for symbol in library.exports if not symbol.startswith("edgellm_"))
+        allowed = OPERATORS if library.format == "macho" else re.compile("edgellm_")
+        foreign = sorted(symbol for symbol in library.exports if not allowed.match(symbol))
         if foreign:
             more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
             yield f"{name} exports {', '.join(foreign[:3])}{more}"

@@ -120,9 +120,10 @@ def run(
     if log:
         log.write_text(text)
     if process.returncode:
-        wrong = [line for line in lines if "error" in line.lower()] or [line for line in lines if line.strip()] or [""]
+        first = [line for line in lines if "error: " in line]  # the compiler's; what calls it writes ERROR
+        last = [line for line in lines if "error" in line.lower()] or [line for line in lines if line.strip()] or [""]
         where = f"; everything it said is in {log}" if log else ""
-        raise Stop(f"{what} failed (exit code {process.returncode}): {wrong[-1].strip()[:300]}{where}")
+        raise Stop(f"{what} failed (exit code {process.returncode}): {[*first, last[-1]][0].strip()[:300]}{where}")
     return text
 
 

@@ -28,7 +28,8 @@ def write_papers(wheel: Path, target: dict[str, Any], results: list[dict[str, st
     for name, content in beside.items():
         write_whole(wheel.with_name(name), (json.dumps(content, indent=1) + "\n").encode())
     sums = wheel.with_name("SHA256SUMS")
-    lines = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
+    old = [line.partition("  ") for line in sums.read_text().splitlines()] if sums.exists() else []
+    lines = {name: digest for digest, _, name in old}
     for name in (wheel.name, *beside):
         lines[name] = hashlib.sha256(wheel.with_name(name).read_bytes()).hexdigest()
     lines = {name: line for name, line in lines.items() if wheel.with_name(name).exists()}

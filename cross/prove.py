@@ -11,6 +11,7 @@ What is shown, each a line of proofs.json:
                logits to the last bit, text is generated, the process ends with exit code 0
   forced       the same with each slower kernel, and plain C
   pages        the same on kernels with larger pages
+  instructions no more of them than stored, for the import, a token of a prompt, a generated token
   large file   on 32 bits, a model file of over 2 GiB is refused with a sentence
 Emulation says nothing about speed. Targets without a Python to be had are proven in C (prove_c.py).
 """
@@ -25,10 +26,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from common import ROOT, Stop, cache, run, say, step, target_named, whole
+from icount.count import budgets
 from sysroot import python, sysroot
 
 FIXTURE = ROOT / "tests" / "data" / "cross" / "mixed.gguf"
@@ -84,6 +87,8 @@ class Machine:
         cpu: str = "max",
         page: int = 0,
         disable: str = "",
+        emulator: Path | None = None,
+        options: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         """The target's Python with *arguments*, and *paths* to find packages in."""
         found = [*paths, *([self.debian] if self.debian.is_dir() else [])]
@@ -91,12 +96,12 @@ class Machine:
             "PATH": "/usr/bin:/bin", "HOME": str(self.home), "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": os.pathsep.join(map(str, found)), "PYTHONNOUSERSITE": "1", "EDGELLM_OFFLINE": "1",
             "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "EDGELLM_CPU_DISABLE": disable,
-            "OPENBLAS_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0",
         }  # fmt: skip
-        options = [*(["-p", str(page)] if page else []), "-cpu", cpu, "-L", str(self.root)]
+        options = [*options, *(["-p", str(page)] if page else []), "-cpu", cpu, "-L", str(self.root)]
         try:
             return subprocess.run(
-                [str(self.emulator), *options, str(self.python), *map(str, arguments)],
+                [str(emulator or self.emulator), *options, str(self.python), *map(str, arguments)],
                 env=environment, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
@@ -196,6 +201,7 @@ def prove(wheel: Path, target: Mapping[str, Any]) -> list[dict[str, str]]:
                 proofs.add("refused", "", refused(machine, wheel, Path(folder), pip, site), f"as {target['refuses']}")
             on_processors(machine, proofs, paths)
             doctor(machine, proofs, paths)
+            budgets(machine, proofs, paths)
             if target["machine"] == "arm":
                 proofs.add("large file", "max", large_file(machine, Path(folder), paths), "refused with a sentence")
     return proofs.results
@@ -226,18 +232,25 @@ def refused(machine: Machine, wheel: Path, folder: Path, pip: Path, site: Path) 
 
 def on_processors(machine: Machine, proofs: Proofs, paths: Sequence[Path]) -> None:
     """Each processor with the kernels picked for it; slower ones on the first processor that has them all."""
+    close = "close to the recorded logits" if machine.target.get("own_bits") else "recorded logits"
+    runs: list[tuple[str, str, str, str, str, int]] = []  # check, processor, kernels, switched off, detail, page
     seen: set[str] = set()
     for cpu, kernels in machine.target["cpus"].items():
-        proofs.add("picked", cpu, answer(machine, paths, cpu, kernels), f"{kernels}, recorded logits")
-        if kernels not in seen:
-            for slower in SLOWER.get(kernels, []):
-                fault = answer(machine, paths, cpu, slower, disable=DISABLE[slower])
-                proofs.add("forced", cpu, fault, f"{slower}, recorded logits")
+        runs.append(("picked", cpu, kernels, "", f"{kernels}, {close}", 0))
+        slower = SLOWER.get(kernels, []) if kernels not in seen else []
+        runs += [("forced", cpu, other, DISABLE[other], f"{other}, {close}", 0) for other in slower]
         seen.add(kernels)
-    for page in machine.target.get("pages", []):
-        cpu, kernels = list(machine.target["cpus"].items())[-1]
-        fault = answer(machine, paths, cpu, kernels, page=page)
-        proofs.add("pages", cpu, fault, f"{page // 1024} KiB")
+    cpu, kernels = list(machine.target["cpus"].items())[-1]
+    pages = machine.target.get("pages", [])
+    runs += [("pages", cpu, kernels, "", f"{page // 1024} KiB", page) for page in pages]
+
+    def one(job: tuple[str, str, str, str, str, int]) -> str:
+        _, cpu, kernels, disable, _, page = job
+        return answer(machine, paths, cpu, kernels, disable=disable, page=page)
+
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for (check, cpu, _, _, detail, _), fault in zip(runs, pool.map(one, runs), strict=True):
+            proofs.add(check, cpu, fault, detail)
 
 
 def answer(machine: Machine, paths: Sequence[Path], cpu: str, kernels: str, *, disable: str = "", page: int = 0) -> str:

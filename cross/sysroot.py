@@ -21,6 +21,7 @@ from common import Stop, cache, need_space, run, step, whole
 # armhf: what has no wheel for 32-bit ARM on the package index.
 PACKAGES = {
     "arm64": ["python3", "libstdc++6"],
+    "amd64": ["python3", "libstdc++6"],
     "armhf": ["python3", "libstdc++6", "python3-numpy", "python3-cffi", "python3-markupsafe"],
 }
 SIZE_MB = 400

@@ -16,9 +16,9 @@ import sys
 
 FEATURES = {"fp16": "fullfp16", "simd": "neon", "crypto": "crypto"}  # gcc's name: LLVM's, where they differ
 FPU = {"neon-vfpv4": "neon+vfp4", "vfpv4": "vfp4d32", "neon": "neon", "vfpv3-d16": "vfp3d16", "vfp": "vfp2"}
-# zig's linker knows neither, and does both: it takes nothing out of archives that is not asked for by name (the
-# version script closes the rest), and libc++ and the builtins are always inside.
-DROPPED = ("-Wl,--exclude-libs,ALL", "-static-libgcc", "-static-libstdc++")
+# zig's linkers do not know these and do not need them: the version script closes the library, on macOS hidden
+# visibility does (check.py looks at what is exported); libc++ and the builtins are always inside.
+DROPPED = ("-Wl,--exclude-libs,ALL", "-static-libgcc", "-static-libstdc++", "-Wl,-exported_symbol,_edgellm_*")
 
 
 def mcpu_of_march(march: str) -> str:
@@ -36,6 +36,8 @@ def mcpu_of_march(march: str) -> str:
 
 def translate(flags: list[str], cpu: str) -> list[str]:
     """*flags* as zig takes them, with one -mcpu: the last one named, else *cpu* (a target's baseline)."""
+    if "-shared" in flags:  # beside it zig takes -static for a wish for a static library
+        flags = ["-s" if flag == "-Wl,-x" else flag for flag in flags if flag != "-static"]
     kept: list[str] = []
     fpu = ""
     for flag in flags:
@@ -50,7 +52,8 @@ def translate(flags: list[str], cpu: str) -> list[str]:
             fpu = FPU[name]
         elif flag not in DROPPED:
             kept.append(flag)
-    return ["-mcpu=" + (f"{cpu}+{fpu}" if fpu else cpu), *kept]
+    # -g0: zig adds debugging information unasked, and with it, on macOS, the names of object files.
+    return ["-mcpu=" + (f"{cpu}+{fpu}" if fpu else cpu), "-g0", *kept]
 
 
 def main() -> None:

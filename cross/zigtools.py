@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -65,12 +66,13 @@ def wrappers(folder: Path, tools: Path, target: Mapping[str, Any], triple: str) 
     """
     The four programs that CMake wants, for one target, in *folder*.
 
-    They are called clang so that ccache knows what they are.
+    They are called clang so that ccache knows what they are. When they change, the build folder beside them goes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     zig = tools / "ziglang" / "zig"
     python = shutil.which("python3") or sys.executable
-    head = f"#!/bin/sh\n# zig {pins()['ziglang']}\n"
+    flags = hashlib.sha256((HERE / "zigcc.py").read_bytes()).hexdigest()[:12]
+    head = f"#!/bin/sh\n# zig {pins()['ziglang']}, flags {flags}\n"
     for name, language in (("clang", "cc"), ("clang++", "c++")):
         command = f'exec "{python}" -S -E "{HERE / "zigcc.py"}" "{zig}" {language} {triple} {target["cpu"]} "$@"\n'
         _program(folder / name, head + command)
@@ -81,5 +83,6 @@ def wrappers(folder: Path, tools: Path, target: Mapping[str, Any], triple: str) 
 
 def _program(path: Path, text: str) -> None:
     if not path.exists() or path.read_text() != text:
+        shutil.rmtree(path.parents[1] / "cmake", ignore_errors=True)  # object files of other flags
         path.write_text(text)
         path.chmod(0o755)

@@ -83,12 +83,13 @@ def test_list() -> None:
     ],
 )
 def test_instruction_set_flags(flags: list[str], expected: str) -> None:
-    assert zigcc.translate(["-O2", *flags, "-c"], "base") == [expected, "-O2", "-c"]
+    assert zigcc.translate(["-O2", *flags, "-c"], "base") == [expected, "-g0", "-O2", "-c"]
 
 
 def test_flags_that_pass_and_that_do_not() -> None:
     assert zigcc.translate(["-mavx2", "-Wl,--exclude-libs,ALL", "-static-libgcc"], "x86_64") == [
         "-mcpu=x86_64",
+        "-g0",
         "-mavx2",
     ]
     with pytest.raises(SystemExit, match=r"add it to cross/zigcc\.py"):
@@ -251,3 +252,7 @@ def test_table_of_platforms(tmp_path: Path) -> None:
     )
     assert lines[3].endswith("| not run: no emulator of macOS |")
     assert lines[4].endswith("| not built | `android_24_arm64_v8a` |  | needs an NDK |")
+
+
+def test_every_proof_has_a_sysroot() -> None:
+    assert {one["sysroot"] for one in targets().values() if one["proof"] == "python"} <= set(sysroot.PACKAGES)

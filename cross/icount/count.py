@@ -1,0 +1,140 @@
+"""
+Instructions under emulation, exact and the same every time: what stands in for seconds on processors that are not here.
+
+    python cross/icount/count.py TARGET WHEEL [--write]     compares with budgets.json, or renews it
+
+import   of edgellm, more than starting Python takes
+prefill  per token of a prompt, of tests/data/cross/mixed.gguf (0.5 million weights, all types)
+decode   per generated token of the same
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from common import Stop, cache, run, say, target_named  # noqa: E402
+from zigtools import environment, installed  # noqa: E402
+
+if TYPE_CHECKING:
+    from prove import Machine, Proofs
+
+BUDGETS = HERE / "budgets.json"
+TOLERANCE = 0.01
+IMPORT_MAX = 120_000_000  # 80 ms on a Cortex-A72 of 1.5 GHz at one instruction a cycle: 0.080 * 1.5e9
+
+
+def plugin() -> Path:
+    """The counting plugin, compiled once with the pinned compiler."""
+    tools = installed()
+    path = cache() / "icount.so"
+    source = HERE / "plugin.c"
+    if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+        zig = tools / "ziglang" / "zig"
+        words: list[str | Path] = [
+            "cc",
+            "-target",
+            "x86_64-linux-gnu.2.28",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            "-Wl,-z,lazy",
+            "-o",
+            path,
+            source,
+        ]
+        run([zig, *words], "compiling the counting plugin", env=environment(tools), quiet=True)
+    return path
+
+
+def emulator(target: Mapping[str, Any]) -> Path | None:
+    """The dynamic qemu-user, which takes plugins; Debian's static one does not."""
+    found = shutil.which(target["emulator"])
+    return Path(found) if found else None
+
+
+def count(machine: Machine, qemu: Path, arguments: Sequence[str | Path], paths: Sequence[Path], cpu: str) -> int:
+    """
+    Instructions of one process.
+
+    Raises:
+        Stop: It failed.
+    """
+    with tempfile.NamedTemporaryFile(prefix="edgellm-icount-") as file:
+        options = ["-plugin", f"{plugin()},out={file.name}"]
+        done = machine.run(arguments, paths, cpu=cpu, emulator=qemu, options=options)
+        text = Path(file.name).read_text().strip()
+    if done.returncode or not text:
+        raise Stop(f"counting on {cpu} failed: {done.stderr.strip()[-200:]}")
+    return int(text)
+
+
+def measure(machine: Machine, qemu: Path, paths: Sequence[Path], cpu: str) -> dict[str, int]:
+    """The three figures."""
+    from prove import FIXTURE
+
+    def generate(n_prompt: int, n_tokens: int) -> int:
+        words: list[str | Path] = [HERE / "on_count.py", FIXTURE, str(n_prompt), str(n_tokens)]
+        return count(machine, qemu, words, paths, cpu)
+
+    nothing = count(machine, qemu, ["-c", "pass"], paths, cpu)
+    base = generate(33, 1)
+    return {
+        "import": count(machine, qemu, ["-c", "import edgellm"], paths, cpu) - nothing,
+        "prefill": (generate(97, 1) - base) // 64,
+        "decode": (generate(33, 33) - base) // 32,
+    }
+
+
+def budgets(machine: Machine, proofs: Proofs, paths: Sequence[Path]) -> None:
+    """Compare each processor that has a budget."""
+    known: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text()).get(machine.target["name"], {})
+    qemu = emulator(machine.target)
+    for cpu, budget in known.items() if qemu else ():
+        assert qemu
+        found = measure(machine, qemu, paths, cpu)
+        faults = [
+            f"{name} takes {found[name]}, stored {n}" for name, n in budget.items() if found[name] > n * (1 + TOLERANCE)
+        ]
+        if found["import"] > IMPORT_MAX:
+            faults.append(f"import takes {found['import']} instructions, more than {IMPORT_MAX}")
+        proofs.add("instructions", cpu, "; ".join(faults), ", ".join(f"{name} {n}" for name, n in found.items()))
+
+
+def main() -> int:
+    """Print what is counted, or store it."""
+    from prove import Machine, install
+
+    target, wheel = target_named(sys.argv[1]), Path(sys.argv[2]).resolve()
+    qemu = emulator(target)
+    if not qemu:
+        raise Stop(f"{target['emulator']} is not installed: apt-get install qemu-user")
+    machine = Machine(target)
+    pip, wheels, site = machine.dependencies(wheel)
+    with tempfile.TemporaryDirectory(prefix="edgellm-count-") as folder:
+        fault = install(machine, wheel, Path(folder), pip, wheels, site)
+        if fault:
+            raise Stop(fault)
+        paths = [machine.packages(Path(folder)), site]
+        found = {cpu: measure(machine, qemu, paths, cpu) for cpu in target["count"]}
+    print(json.dumps(found, indent=1))
+    if "--write" in sys.argv:
+        known = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
+        BUDGETS.write_text(json.dumps({**known, target["name"]: found}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except Stop as error:
+        say(f"cross/icount/count.py: {error}")
+        raise SystemExit(2) from None
