@@ -118,10 +118,12 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerFailed(f"{self.peer.name} {self.variant}: ended with {self._process.wait()} (see {self._log})")
+            raise WorkerFailed(
+                f"{self.peer.name} {self.variant}: ended with {self._process.wait()} (see {self._log.name})"
+            )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise WorkerFailed(f"{self.peer.name} {self.variant}: {answer['error']} (see {self._log})")
+            raise WorkerFailed(f"{self.peer.name} {self.variant}: {answer['error']} (see {self._log.name})")
         return answer
 
     def close(self) -> None:
