@@ -100,6 +100,11 @@ static edgellm_status match(el_adapter *x, size_t *n_used)
 
         if (!a || !b)
             continue;
+        if (!el_is_multiplied(w) || w == x->model->position_embd)
+            return el_fail(EDGELLM_EUNSUPPORTED,
+                           "the adapter changes %s, which takes part in no product; only weights of "
+                           "products and the embeddings of tokens can be adapted",
+                           w->name);
         EL_TRY(check_pair(x, w, a, b));
         x->entries[x->n++] = (el_adapted){
             .w = w,

@@ -39,6 +39,8 @@ void el_refuse(el_loader *l, edgellm_status code, const char *fmt, ...)
     l->status = el_fail(code, "%s", text);
 }
 
+bool el_is_multiplied(const struct ggml_tensor *weight) { return weight->op_params[0] == 0; }
+
 bool el_has(const el_loader *l, const char *name)
 {
     char full[GGML_MAX_NAME];
@@ -134,6 +136,7 @@ struct ggml_tensor *el_load(el_loader *l, const char *suffix, el_need need, el_r
         return NULL;
     tensor->data = (void *)(uintptr_t)found->data; /* read-only memory: no graph writes to a weight */
     ggml_set_name(tensor, name);
+    tensor->op_params[0] = role == EL_FLOATS; /* a leaf has no use for them: el_is_multiplied */
     return tensor;
 }
 

@@ -35,6 +35,8 @@ typedef struct el_loader {
 /* "PREFIX LAYER.name" or "name", of that shape. */
 struct ggml_tensor *el_load(el_loader *l, const char *name, el_need need, el_role role, int64_t ne0, int64_t ne1,
                             int64_t ne2);
+/* Whether products are made with it (EL_MATRIX), so that an adapter of it has an effect. */
+bool el_is_multiplied(const struct ggml_tensor *weight);
 bool el_has(const el_loader *l, const char *name); /* whether the file has that tensor */
 /* What the file says of "name.what", unchecked; NULL: it has no such tensor. */
 const el_gguf_tensor *el_find(const el_loader *l, const char *name, const char *what);

@@ -143,6 +143,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         deep = made | {"blk.9.attn_q.weight": (a, b)}
         with pytest.raises(edgellm.InvalidArgument, match=r"changes blk\.9\.attn_q\.weight, which this model lacks"):
             llm.set_adapter(write_adapter(tmp_path / "d.gguf", "llama", deep))
+        plain = {"blk.0.attn_norm.weight": (np.zeros((RANK, 64), np.float32), np.zeros((1, RANK), np.float32))}
+        with pytest.raises(
+            edgellm.Unsupported, match=r"changes blk\.0\.attn_norm\.weight, which takes part in no product"
+        ):
+            llm.set_adapter(write_adapter(tmp_path / "n.gguf", "llama", plain))
         with pytest.raises(edgellm.FormatError, match="changes no weight"):
             llm.set_adapter(write_adapter(tmp_path / "e.gguf", "llama", {}))
         with pytest.raises(edgellm.InvalidArgument, match="not in use"):
