@@ -18,7 +18,7 @@ static void make_buckets(int32_t to[MAX_DISTANCE + 1], int32_t n)
 
     for (int32_t i = 0; i <= MAX_DISTANCE; i++) {
         to[i] = i;
-        if (i >= exact) {
+        if (i > 0 && i >= exact) {
             const double grown = log((double)i / EL_MAX(exact, 1)) / log((double)MAX_DISTANCE / EL_MAX(exact, 1));
             to[i] = EL_MIN(exact + (int32_t)(grown * (n - exact)), n - 1);
         }

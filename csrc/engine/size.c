@@ -101,6 +101,8 @@ edgellm_status el_engine_size(el_engine *e, const edgellm_engine_options *o, el_
                        "kv_type q8_0",
                        e->n_ctx, (unsigned long long)((wanted * block_bytes) >> 20),
                        (unsigned long long)((limit * block_bytes) >> 20));
+    if (e->model->hp.n_encoder > 0 && e->model->hp.causal)
+        wanted *= 2; /* a source text and its answer */
     wanted = EL_MIN(wanted * (uint64_t)e->n_seqs, limit);
     sizes->n_blocks = (int32_t)EL_MIN(wanted, (uint64_t)(INT32_MAX / EL_BLOCK_TOKENS));
 done:

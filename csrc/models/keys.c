@@ -63,6 +63,18 @@ edgellm_status el_key_bool(const el_gguf *file, const el_arch *arch, const char 
     return el_gguf_get_bool(file, key, value);
 }
 
+/* The key, absent (NULL), one number, or an array with one for each layer. */
+static edgellm_status find_layers(const el_hparams *hp, const el_gguf *file, const el_arch *arch, const char *name,
+                                  char key[KEY], const el_gguf_kv **kv)
+{
+    make_key(key, arch, name);
+    *kv = el_gguf_find(file, key);
+    if (*kv && (*kv)->type == EL_GGUF_ARR && (*kv)->n < (uint64_t)hp->n_layer)
+        return el_fail(EDGELLM_EFORMAT, "%s has %llu entries for %d layers", key, (unsigned long long)(*kv)->n,
+                       hp->n_layer);
+    return EDGELLM_OK;
+}
+
 edgellm_status el_key_layers(el_hparams *hp, const el_gguf *file, const el_arch *arch, const char *name, int32_t lo,
                              int32_t hi, size_t at, bool zero)
 {
@@ -70,14 +82,8 @@ edgellm_status el_key_layers(el_hparams *hp, const el_gguf *file, const el_arch 
     const el_gguf_kv *kv;
     edgellm_status status = EDGELLM_OK;
 
-    make_key(key, arch, name);
-    kv = el_gguf_find(file, key);
-    if (!kv)
-        return EDGELLM_OK;
-    if (kv->type == EL_GGUF_ARR && kv->n < (uint64_t)hp->n_layer)
-        return el_fail(EDGELLM_EFORMAT, "%s has %llu entries for %d layers", key, (unsigned long long)kv->n,
-                       hp->n_layer);
-    for (int32_t i = 0; i < hp->n_layer; i++) {
+    EL_TRY(find_layers(hp, file, arch, name, key, &kv));
+    for (int32_t i = 0; kv && i < hp->n_layer; i++) {
         int64_t found = 0;
         EL_TRY(el_gguf_item_i64(kv, kv->type == EL_GGUF_ARR ? (uint64_t)i : 0, &found));
         if (found == 0 && !zero)
@@ -98,14 +104,8 @@ edgellm_status el_key_layers_f32(el_hparams *hp, const el_gguf *file, const el_a
     const el_gguf_kv *kv;
     edgellm_status status = EDGELLM_OK;
 
-    make_key(key, arch, name);
-    kv = el_gguf_find(file, key);
-    if (!kv)
-        return EDGELLM_OK;
-    if (kv->type == EL_GGUF_ARR && kv->n < (uint64_t)hp->n_layer)
-        return el_fail(EDGELLM_EFORMAT, "%s has %llu entries for %d layers", key, (unsigned long long)kv->n,
-                       hp->n_layer);
-    for (int32_t i = 0; i < hp->n_layer; i++) {
+    EL_TRY(find_layers(hp, file, arch, name, key, &kv));
+    for (int32_t i = 0; kv && i < hp->n_layer; i++) {
         double found = 0;
         EL_TRY(el_gguf_item_f64(kv, kv->type == EL_GGUF_ARR ? (uint64_t)i : 0, &found));
         if (found == 0)

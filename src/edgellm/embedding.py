@@ -30,7 +30,9 @@ RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
 class Embedder:
     """A core that computes embeddings with one pooling."""
 
-    def __init__(self, model: _native.Model, tokenizer: Tokenizer, pooling: str, n_ctx: int, threads: int) -> None:
+    def __init__(
+        self, model: _native.Model, tokenizer: Tokenizer, pooling: str, n_ctx: int, threads: int, rope: _native.Rope
+    ) -> None:
         self.model = model
         self.pooling = pooling if pooling != "model" else model.info.pooling or "mean"
         whole = not model.info.causal or self.pooling == "mean"
@@ -42,6 +44,7 @@ class Embedder:
             n_threads=threads,
             kv_type="f32" if model.info.type in ("F32", "F16", "BF16") else "f16",
             pooling=pooling,
+            rope=rope,
         )
         self.core = Core(engine, tokenizer)
         self.limit = min(self.core.info.n_ctx, self.core.info.n_batch) if whole else self.core.info.n_ctx

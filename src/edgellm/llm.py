@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -97,7 +98,7 @@ class LLM:
         self.tokenizer = Tokenizer._of(self._vocab)
         self._embedders: dict[str, Embedder] = {}
         self._adapters: list[tuple[_native.Adapter, float]] = []
-        self._embedder_options = (n_ctx, threads)
+        self._embedder_options = (n_ctx, threads, rope)
         self._making = threading.Lock()
         try:
             if self.info.gives_logits:
@@ -129,7 +130,7 @@ class LLM:
         """Free everything. Closing twice is fine; any other use then raises ClosedError, also calls under way."""
         if not self._core.engine.closed:
             self._core.cancel()
-        for embedder in self._embedders.values():
+        for embedder in list(self._embedders.values()):
             embedder.core.cancel()
             embedder.close()
         self._core.engine.close()
@@ -142,7 +143,7 @@ class LLM:
         """End all calls under way with Cancelled, from any thread. Calls that begin later are not touched."""
         self._check_open()
         self._core.cancel()
-        for embedder in self._embedders.values():
+        for embedder in list(self._embedders.values()):
             embedder.core.cancel()
 
     def _check_open(self) -> None:
@@ -201,10 +202,13 @@ class LLM:
 
     def _apply(self, adapters: list[tuple[_native.Adapter, float]]) -> None:
         with self._making:
-            for core in (self._core, *(embedder.core for embedder in self._embedders.values())):
-                with core.turns.turn():
-                    if core.busy:
-                        raise EdgellmError("adapters can be changed when no call is under way; finish or close streams")
+            cores = [self._core, *(embedder.core for embedder in self._embedders.values())]
+            with contextlib.ExitStack() as turns:
+                for core in {id(core): core for core in cores}.values():  # an encoder's is both
+                    turns.enter_context(core.turns.turn())
+                if any(core.busy for core in cores):
+                    raise EdgellmError("adapters can be changed when no call is under way; finish or close streams")
+                for core in cores:
                     core.engine.set_adapters(adapters)
             self._adapters = adapters
 
@@ -579,8 +583,7 @@ class LLM:
     def _embedder(self, pooling: str) -> Embedder:
         with self._making:
             if pooling not in self._embedders:
-                n_ctx, threads = self._embedder_options
-                made = Embedder(self._model, self.tokenizer, pooling, n_ctx, threads)
+                made = Embedder(self._model, self.tokenizer, pooling, *self._embedder_options)
                 made.core.engine.set_adapters(self._adapters)
                 self._embedders[pooling] = made
             return self._embedders[pooling]

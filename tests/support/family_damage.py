@@ -7,7 +7,7 @@ was made for, which is what reaches the deepest. Each must compute or be refused
 hangs or wants too much memory is a failure with the name of its case::
 
     python -m tests.support.family_damage                       # a sample of each family
-    python -m tests.support.family_damage --all                 # every case, an hour or more
+    python -m tests.support.family_damage --all                 # every case, many hours
     python -m tests.support.family_damage jamba --only size:    # those of one family whose names contain that
 
 With ``--refusals`` the different sentences are listed at the end, numbers left out.

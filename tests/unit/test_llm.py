@@ -447,3 +447,12 @@ def test_text_held_back_for_a_stop_string_comes_at_the_end(llm: LLM) -> None:
     assert held.text == done.text
     chunks = list(llm.stream(TEXT, max_tokens=12, stop=done.text[-1] + "zzzz", **GREEDY))
     assert "".join(chunk.text for chunk in chunks) == done.text
+
+
+def test_a_source_text_and_its_answer_both_have_the_whole_context(tmp_path: Path) -> None:
+    from edgellm.testing import tiny_model as any_model
+
+    with LLM(any_model("t5", tmp_path / "t5.gguf"), n_ctx=64, n_seqs=1) as llm:
+        answer = llm.generate(list(range(3, 63)), max_tokens=63, ignore_eog=True, temperature=0)
+    assert answer.n_prompt == 60
+    assert answer.n_generated == 63

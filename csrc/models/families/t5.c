@@ -26,7 +26,7 @@ static edgellm_status t5_hparams(el_hparams *hp, const el_gguf *file, const el_a
     int32_t n_decoder = arch->traits.encoder ? 0 : hp->n_layer;
     edgellm_status status = EDGELLM_OK;
 
-    EL_TRY(el_key_i32(file, arch, "attention.relative_buckets_count", 2, MAX_BUCKETS, &hp->n_buckets));
+    EL_TRY(el_key_i32(file, arch, "attention.relative_buckets_count", 4, MAX_BUCKETS, &hp->n_buckets));
     EL_TRY(el_key_require(hp->n_buckets, arch, "attention.relative_buckets_count"));
     if (!arch->traits.encoder) {
         EL_TRY(el_key_i32(file, arch, "decoder_block_count", 1, EL_MAX_LAYERS, &n_decoder));
