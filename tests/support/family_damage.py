@@ -96,7 +96,10 @@ def generate(engine: _native.Engine, info: ModelInfo) -> None:
 
 
 # In names of what is read as it is, or not at all.
-NO_PRODUCTS = ("norm", "conv1d", "lerp", "indexer", "blk.0.time_mix_v1", "blk.0.time_mix_v2")
+NO_PRODUCTS = (
+    "norm", "conv1d", "conv.weight", "lerp", "time_mix_first", "indexer", "blk.0.time_mix_v1", "blk.0.time_mix_v2",
+    "position_embd", "token_types", "attn_rel_b",
+)  # fmt: skip
 
 
 def adapter_of(arch: str, tensors: Tensors, path: Path) -> Path:
