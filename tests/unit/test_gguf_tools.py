@@ -6,6 +6,7 @@ import filecmp
 import hashlib
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,11 @@ def test_outputs_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monkey
         Outputs([tmp_path / "no" / "c"], 1)
     with pytest.raises(InvalidArgument, match="is a folder"):
         Outputs([tmp_path], 1, force=True)
+
+
+def test_threads_read_at_the_same_time(model: Path) -> None:
+    whole = model.read_bytes()
+    places = [(i * 7919 % (len(whole) - 64), 1 + i % 64) for i in range(20_000)]
+    with GgufFile(model) as file, ThreadPoolExecutor(4) as pool:
+        for (at, n), data in zip(places, pool.map(lambda place: file.read(*place), places), strict=True):
+            assert data == whole[at : at + n]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,7 @@ class GgufFile:
         self.path = Path(path)
         _check(self.path)
         self._file = self.path.open("rb")
+        self._position = threading.Lock()
         self.size = os.fstat(self._file.fileno()).st_size
         try:
             with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -157,13 +159,14 @@ class GgufFile:
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """
-        Bytes of the file.
+        Bytes of the file. Threads may read at the same time.
 
         Raises:
             FormatError: It ends before.
         """
-        self._file.seek(offset)
-        data = self._file.read(n_bytes)
+        with self._position:  # a file has one; os.pread would need none, but Windows lacks it
+            self._file.seek(offset)
+            data = self._file.read(n_bytes)
         if len(data) != n_bytes:
             raise FormatError(f"{self.name} became shorter while it was read")
         return data
