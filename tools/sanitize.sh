@@ -48,16 +48,25 @@ python()
 {
     kind=$1 backend=$2 name=$3
     shift 3
-    run "$kind" "$backend" "$name" env EDGELLM_SANITIZED="$kind" EDGELLM_LIBRARY="$PWD/$BUILD/$kind/lib/libedgellm.so" \
-        PYTHONPATH=src OPENBLAS_NUM_THREADS=1 "$PYTHON" -m pytest -q -p no:cacheprovider "$@"
+    run "$kind" "$backend" "$name" env EDGELLM_SANITIZED="$kind" PYTHONPATH="$PWD/$BUILD/$kind/python" \
+        OPENBLAS_NUM_THREADS=1 "$PYTHON" -m pytest -q -p no:cacheprovider "$@"
+}
+
+# package FOLDER : the Python package with what was built there and nothing else that may lie in src
+package()
+{
+    rm -rf "$1/python" && mkdir -p "$1/python" && cp -r src/edgellm "$1/python/" &&
+        rm -rf "$1/python/edgellm/lib" "$1"/python/edgellm/tensors/*.so && mkdir "$1/python/edgellm/lib" &&
+        cp "$1"/_edgellm_*.py "$1/python/edgellm/" && cp "$1"/tensors/*.so "$1/python/edgellm/tensors/" &&
+        cp "$1"/lib/libedgellm.so "$1"/lib/edgellm_*.so "$1/python/edgellm/lib/"
 }
 
 build()
 {
     # shellcheck disable=SC2086
     cmake -S . -B "$BUILD/$1" -G Ninja -DEDGELLM_DEVELOPER=ON -DEDGELLM_IN_SOURCE=OFF -DEDGELLM_SANITIZE="$2" \
-        -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE="$PYTHON" ${CMAKE_ARGS:-} >"$BUILD/$1.txt" 2>&1 &&
-        cmake --build "$BUILD/$1" -j "$JOBS" >>"$BUILD/$1.txt" 2>&1 && cp "$BUILD/$1"/_edgellm_*.py src/edgellm/
+        -DEDGELLM_TENSORS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE="$PYTHON" ${CMAKE_ARGS:-} \
+        >"$BUILD/$1.txt" 2>&1 && cmake --build "$BUILD/$1" -j "$JOBS" >>"$BUILD/$1.txt" 2>&1 && package "$BUILD/$1"
     status=$?
     if [ $status != 0 ]; then tail -n 30 "$BUILD/$1.txt"; fi
     began=$(date +%s)
@@ -71,7 +80,7 @@ address()
 {
     build address address,undefined || return
     LEAKS=1 run address edgellm c ctest --test-dir "$BUILD/address" --output-on-failure --parallel "$JOBS"
-    PRELOAD=$(library libasan.so):$(library libubsan.so)
+    PRELOAD=$(library libasan.so):$(library libubsan.so):$(library libstdc++.so) # exceptions of edgellm.tensors
     python address edgellm suite -m 'not network and not models' tests
     python address ggml models -m 'not network and not models and not slow' tests/parity tests/unit/test_llm.py \
         tests/unit/test_threads.py tests/unit/test_native.py
@@ -83,7 +92,7 @@ thread()
     build thread thread || return
     # The other C tests have one thread.
     run thread edgellm c ctest --test-dir "$BUILD/thread" --output-on-failure -R '^test_(workers|base|ggml_cpu)$'
-    PRELOAD=$(library libtsan.so)
+    PRELOAD=$(library libtsan.so):$(library libstdc++.so)
     python thread edgellm models -m 'not network and not models and not slow' tests/unit/test_threads.py \
         tests/unit/test_llm.py tests/unit/test_native.py tests/parity
     python thread ggml models -m 'not network and not models and not slow' tests/unit/test_threads.py \
