@@ -58,7 +58,9 @@ package()
     rm -rf "$1/python" && mkdir -p "$1/python" && cp -r src/edgellm "$1/python/" &&
         rm -rf "$1/python/edgellm/lib" "$1"/python/edgellm/tensors/*.so && mkdir "$1/python/edgellm/lib" &&
         cp "$1"/_edgellm_*.py "$1/python/edgellm/" && cp "$1"/tensors/*.so "$1/python/edgellm/tensors/" &&
-        cp "$1"/lib/libedgellm.so "$1"/lib/edgellm_*.so "$1/python/edgellm/lib/"
+        cp "$1"/lib/libedgellm.so "$1"/lib/edgellm_*.so "$1/python/edgellm/lib/" &&
+        mkdir "$1/python/edgellm/models" "$1/python/edgellm/cross" && cp models/catalog.toml "$1/python/edgellm/models/" &&
+        cp cross/targets.toml "$1/python/edgellm/cross/"
 }
 
 build()

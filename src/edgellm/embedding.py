@@ -142,7 +142,7 @@ def check_numpy() -> None:
     """Arrays need NumPy, which small installations leave out."""
     try:
         import numpy  # noqa: F401
-    except ImportError:
+    except ModuleNotFoundError:  # not an import that Ctrl-C cut short
         raise EdgellmError("embeddings are NumPy arrays; run: pip install numpy") from None
 
 

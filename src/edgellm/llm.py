@@ -551,7 +551,7 @@ class LLM:
         """
         try:
             import numpy as np
-        except ImportError:
+        except ModuleNotFoundError:  # not an import that Ctrl-C cut short
             raise EdgellmError("logits() returns NumPy arrays; run: pip install numpy") from None
         self._check_open()
         needs_text(self._model)

@@ -179,6 +179,7 @@ def test_library_files_are_closed() -> None:
         assert file.stat().st_size < 4 << 20
 
 
+@pytest.mark.unsanitized("its runtime is one more library")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files")
 def test_the_tensors_module_is_closed() -> None:
     files = sorted((library_folder().parent / "tensors").glob("_tensors.*.so"))
