@@ -8,14 +8,13 @@ the engine while Python code of the caller runs. The prompts of one call share s
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
 
 from edgellm import _native
+from edgellm._room import Room
 from edgellm._turns import Turns
 from edgellm.errors import CacheFull, Cancelled, ClosedError, Unsupported
 from edgellm.results import Chunk, Completion, FinishReason, Timings, TokenLogprob
@@ -33,10 +32,8 @@ class Core:
         self.info = engine.info()
         self.turns = Turns()
         self.epoch = 0  # cancel() starts a new one; calls of an older one end
+        self.room = Room()
         self._stepping = False
-        self._room = threading.Condition()
-        self._releases = 0
-        self._holders: dict[Any, int] = {}  # call: thread that last worked on it
         self._pieces: dict[int, bytes] = {}
 
     def piece(self, token: int) -> bytes:
@@ -53,6 +50,7 @@ class Core:
         self.epoch += 1
         if self._stepping:
             self.engine.cancel()
+        self.room.wake()
 
     def open(self, source: Sequence[int], epoch: int) -> int:
         """A new sequence; the encoder of a model that has one reads *source*. The caller has the turn."""
@@ -90,44 +88,6 @@ class Core:
             raise ClosedError("this LLM is closed")
         if self.epoch != epoch:
             raise Cancelled("the call was cancelled")
-
-    def hold(self, call: Any) -> None:
-        """*call* has sequences, and this thread works on it."""
-        with self._room:
-            self._holders[call] = threading.get_ident()
-
-    def let_go(self, call: Any) -> None:
-        """*call* has given sequences or blocks back, maybe all it had."""
-        with self._room:
-            self._holders.pop(call, None)
-            self._releases += 1
-            self._room.notify_all()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a call has sequences."""
-        return bool(self._holders)
-
-    @property
-    def releases(self) -> int:
-        """How often something was given back."""
-        return self._releases
-
-    def wait_for_room(self, call: Any, seen: int, error: CacheFull) -> None:
-        """
-        Wait until something is given back after *seen*.
-
-        Raises:
-            CacheFull: Nobody else will give anything back: all is held by this thread's own unfinished streams.
-        """
-        me = threading.get_ident()
-        with self._room:
-            while self._releases == seen:
-                others = [thread for holder, thread in self._holders.items() if holder is not call]
-                if all(thread == me for thread in others):
-                    hint = "; unfinished streams hold the rest: finish or close them" if others else ""
-                    raise CacheFull(f"{error}{hint}") from None
-                self._room.wait(0.5)
 
 
 class Run:
@@ -241,10 +201,10 @@ class Batch:
 
     def _try_step(self) -> bool:
         core = self._core
-        seen = core.releases
+        seen = core.room.releases
         try:
             with core.turns.turn():
-                core.check(self._epoch)
+                self._check()
                 step = self._plan()
                 now = time.perf_counter()
                 for seq in step.n_tokens:
@@ -261,18 +221,31 @@ class Batch:
                         self._remove(run)
             return True
         except CacheFull as error:
-            core.wait_for_room(self, seen, error)
+            if core.room.wait(self, seen, error, self._check):
+                self._stand_back()
             return False
+
+    def _check(self) -> None:
+        self._core.check(self._epoch)
+
+    def _stand_back(self) -> None:
+        """Let other calls have the cache; what this one had in it is computed again afterwards."""
+        with self._core.turns.turn():
+            self._check()
+            for seq in self._open:
+                self._core.engine.truncate(seq, 0)
+            self._scheduler.start_again()
+        self._core.room.stand_back(self, self._check)
 
     def _admit(self) -> None:
         """Open sequences for those that wait, as many as there are; at least one."""
         core = self._core
         while self._waiting:
-            seen = core.releases
+            seen = core.room.releases
             run = self._waiting[0]
             try:
                 with core.turns.turn():
-                    core.check(self._epoch)
+                    self._check()
                     run.seq = core.open(run.source, self._epoch)
                     self._open[run.seq] = run
                     self._waiting.popleft()
@@ -280,11 +253,11 @@ class Batch:
             except CacheFull as error:
                 if self._open:
                     return
-                core.wait_for_room(self, seen, error)
+                core.room.wait(self, seen, error, self._check)
                 continue
-            core.hold(self)
+            core.room.hold(self)
             self._scheduler.add(run.seq, len(run.prompt))
-        core.hold(self)
+        core.room.hold(self)
 
     def _plan(self) -> Step:
         engine = self._core.engine
@@ -334,9 +307,9 @@ class Batch:
         self._scheduler.remove(run.seq)
         del self._open[run.seq]
         self._core.engine.close_seq(run.seq)
-        self._core.let_go(self)
+        self._core.room.let_go(self)
         if self._open:
-            self._core.hold(self)
+            self._core.room.hold(self)
 
     def _stop_string(self, run: Run) -> str | None:
         """Which stop string ended it: the engine drops its text, so look where the text went on."""
@@ -365,7 +338,7 @@ class Batch:
                 close_all(core, list(self._open))
         self._open.clear()
         self._waiting.clear()
-        core.let_go(self)
+        core.room.let_go(self)
 
 
 def close_all(core: Core, seqs: Sequence[int]) -> None:
@@ -398,22 +371,32 @@ def compute_logits(
     call = object()
     waiting, open_ = deque(range(len(prompts))), dict[int, int]()
     scheduler = Scheduler(chunk)
+
+    def check() -> None:
+        core.check(epoch)
+
     try:
         while waiting or open_:
-            seen = core.releases
+            seen = core.room.releases
             try:
                 with core.turns.turn():
-                    core.check(epoch)
+                    check()
                     _open_seqs(core, waiting, open_, scheduler, prompts, sources, epoch)
-                    core.hold(call)
+                    core.room.hold(call)
                     _logits_step(core, scheduler, open_, prompts, sink, epoch)
             except CacheFull as error:
-                core.wait_for_room(call, seen, error)
+                if core.room.wait(call, seen, error, check):
+                    with core.turns.turn():
+                        check()
+                        for seq in open_:
+                            core.engine.truncate(seq, 0)
+                        scheduler.start_again()
+                    core.room.stand_back(call, check)
     finally:
         if open_ and not core.engine.closed:
             with core.turns.turn():
                 close_all(core, list(open_))
-        core.let_go(call)
+        core.room.let_go(call)
 
 
 def _open_seqs(

@@ -175,15 +175,16 @@ class LLM:
             EdgellmError: A call is under way: what it has in its cache would not fit.
         """
         self._check_open()
-        known = {adapter.path: adapter for adapter, _ in self._adapters}
-        adapter = known.get(Path(path)) or _native.Adapter(self._model, path)
-        changed = [(one, old) for one, old in self._adapters if one is not adapter]
-        try:
-            self._apply([*changed, (adapter, float(scale))])
-        except BaseException:
-            if Path(path) not in known:
-                adapter.close()
-            raise
+        with self._making:
+            known = {adapter.path: adapter for adapter, _ in self._adapters}
+            adapter = known.get(Path(path)) or _native.Adapter(self._model, path)
+            changed = [(one, old) for one, old in self._adapters if one is not adapter]
+            try:
+                self._apply([*changed, (adapter, float(scale))])
+            except BaseException:
+                if Path(path) not in known:
+                    adapter.close()
+                raise
 
     def remove_adapter(self, path: str | os.PathLike[str]) -> None:
         """
@@ -194,23 +195,24 @@ class LLM:
             EdgellmError: A call is under way.
         """
         self._check_open()
-        gone = [adapter for adapter, _ in self._adapters if adapter.path == Path(path)]
-        if not gone:
-            raise InvalidArgument(f"the adapter {path} is not in use")
-        self._apply([(one, scale) for one, scale in self._adapters if one is not gone[0]])
-        gone[0].close()
+        with self._making:
+            gone = [adapter for adapter, _ in self._adapters if adapter.path == Path(path)]
+            if not gone:
+                raise InvalidArgument(f"the adapter {path} is not in use")
+            self._apply([(one, scale) for one, scale in self._adapters if one is not gone[0]])
+            gone[0].close()
 
     def _apply(self, adapters: list[tuple[_native.Adapter, float]]) -> None:
-        with self._making:
-            cores = [self._core, *(embedder.core for embedder in self._embedders.values())]
-            with contextlib.ExitStack() as turns:
-                for core in {id(core): core for core in cores}.values():  # an encoder's is both
-                    turns.enter_context(core.turns.turn())
-                if any(core.busy for core in cores):
-                    raise EdgellmError("adapters can be changed when no call is under way; finish or close streams")
-                for core in cores:
-                    core.engine.set_adapters(adapters)
-            self._adapters = adapters
+        """Use *adapters* everywhere or nowhere. The caller has the lock `_making`."""
+        cores = [self._core, *(embedder.core for embedder in self._embedders.values())]
+        with contextlib.ExitStack() as turns:
+            for core in {id(core): core for core in cores}.values():  # an encoder's is both
+                turns.enter_context(core.turns.turn())
+            if any(core.room.busy for core in cores):
+                raise EdgellmError("adapters can be changed when no call is under way; finish or close streams")
+            for core in cores:
+                core.engine.set_adapters(adapters)
+        self._adapters = adapters
 
     # ---- text and tokens ---------------------------------------------------------------------------------------------
 

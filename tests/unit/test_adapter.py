@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,18 @@ def test_several_at_once_add_up(tmp_path: Path) -> None:
         llm.remove_adapter(tmp_path / "2.gguf")
         llm.set_adapter(write_adapter(tmp_path / "12.gguf", "llama", both), 2.0)  # rank 8 halves alpha / rank
         assert nmse(summed, llm.logits(tokens)) < 1e-9
+
+
+def test_threads_that_change_adapters_do_not_lose_each_others(tmp_path: Path) -> None:
+    adapters = [write_adapter(tmp_path / f"{n}.gguf", "llama", pairs("llama", n)) for n in range(4)]
+    with edgellm.LLM(tiny_model(tmp_path / "m.gguf"), n_ctx=64) as llm:
+        for _ in range(5):
+            with ThreadPoolExecutor(len(adapters)) as pool:
+                list(pool.map(llm.set_adapter, adapters))
+            assert set(llm.adapters) == set(adapters)
+            with ThreadPoolExecutor(len(adapters)) as pool:
+                list(pool.map(llm.remove_adapter, adapters))
+            assert llm.adapters == {}
 
 
 def test_parts_of_a_fused_projection(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edgellm import LLM, Cancelled, ClosedError
+from edgellm import LLM, CacheFull, Cancelled, ClosedError, _native
 from edgellm._turns import Turns
 
 Tiny = Callable[..., Path]
@@ -118,6 +118,83 @@ def test_eight_threads_get_their_own_answers(llm: LLM) -> None:
     together(*(lambda n=n: work(n) for n in range(8)))
     info = llm._core.engine.info()
     assert info.n_blocks_free == info.n_blocks
+
+
+@pytest.fixture
+def small_cache(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[LLM]:
+    """Room for one sequence of 512 tokens, as on a machine with little memory; five may be open."""
+    begin = _native.Engine.__init__
+    monkeypatch.setattr(_native.Engine, "__init__", lambda *args, **o: begin(*args, **o, kv_bytes=1 << 18))
+    with LLM(tiny("llama", n_ctx=512), threads=1, n_ctx=512, n_seqs=5) as opened:
+        assert opened._core.engine.info().n_blocks == 16
+        yield opened
+
+
+def test_calls_that_wait_for_each_other_all_end(small_cache: LLM) -> None:
+    """Each alone fits, any two do not: whoever came last gives its part of the cache back and begins again."""
+    llm = small_cache
+    expected = [llm.generate([5 + n] * 40, max_tokens=300, **GREEDY).token_ids for n in range(3)]
+    rows = llm.logits([9] * 500)
+
+    def generates(n: int) -> None:
+        assert llm.generate([5 + n] * 40, max_tokens=300, **GREEDY).token_ids == expected[n]
+
+    def streams(n: int) -> None:
+        chunks = list(llm.stream([5 + n] * 40, max_tokens=300, **GREEDY))
+        assert [token for chunk in chunks for token in chunk.token_ids] == expected[n]
+
+    def several() -> None:
+        results = llm.generate([[5] * 40, [6] * 40], max_tokens=300, **GREEDY)
+        assert [result.token_ids for result in results] == expected[:2]
+
+    def scores() -> None:
+        assert (llm.logits([9] * 500, chunk=64) == rows).all()
+
+    together(*(lambda n=n: generates(n) for n in range(3)), lambda: streams(1), several, scores)
+    info = llm._core.engine.info()
+    assert info.n_blocks_free == info.n_blocks
+    assert not llm._core.room.busy
+
+
+def test_threads_that_sit_on_unfinished_streams_are_told_so(small_cache: LLM) -> None:
+    """Nobody would ever give anything back: an error instead of a wait without end, and then the rest goes on."""
+    llm, opened, told = small_cache, threading.Barrier(2), []
+
+    def sits(n: int) -> None:
+        stream = llm.stream([5 + n] * 250, **GREEDY)
+        next(stream)
+        opened.wait(60)
+        try:
+            llm.generate([7] * 300, max_tokens=2, **GREEDY)
+        except CacheFull as error:
+            told.append(str(error))
+        stream.close()
+
+    together(lambda: sits(0), lambda: sits(1))
+    assert told
+    assert all("unfinished streams hold the rest" in text for text in told)
+
+
+def test_waiting_for_room_can_be_cancelled(small_cache: LLM) -> None:
+    llm, outcomes, holding = small_cache, [], threading.Event()
+    stream = llm.stream([5] * 400, **GREEDY)
+    next(stream)
+
+    def waits() -> None:
+        holding.set()
+        with pytest.raises(Cancelled):
+            llm.generate([7] * 300, max_tokens=2, **GREEDY)
+        outcomes.append(True)
+
+    def cancels() -> None:
+        holding.wait(60)
+        while not llm._core.room._waiting:
+            time.sleep(0.001)
+        llm.cancel()
+
+    together(waits, cancels)
+    assert outcomes
+    stream.close()
 
 
 def test_cancel_ends_calls_under_way_and_no_others(slow_model: Path) -> None:

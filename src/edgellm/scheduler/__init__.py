@@ -67,6 +67,11 @@ class Scheduler:
         """Forget a sequence that has ended."""
         del self._sequences[seq]
 
+    def start_again(self) -> None:
+        """All sequences have given their cache blocks back: nothing of them is computed."""
+        for sequence in self._sequences.values():
+            sequence.n_computed = 0
+
     def n_missing(self, seq: int) -> int:
         """Tokens of *seq* known and not yet computed; 0: its next token can be chosen."""
         return self._sequences[seq].n_missing
