@@ -11,7 +11,7 @@
 
 /* ---- numbers ------------------------------------------------------------------------------ */
 
-edgellm_status el_rwkv_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch, const el_mixer *mixer)
+static edgellm_status heads(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     int32_t head = 0;
     edgellm_status status = EDGELLM_OK;
@@ -23,7 +23,6 @@ edgellm_status el_rwkv_hparams(el_hparams *hp, const el_gguf *file, const el_arc
                        arch->name, head, hp->n_embd);
     for (int32_t i = 0; i < hp->n_layer; i++) {
         el_layer_hparams *layer = &hp->layers[i];
-        layer->mixer = mixer;
         layer->n_head = hp->n_embd / head;
         if (layer->n_head_kv == 0)
             layer->n_head_kv = layer->n_head;
@@ -36,7 +35,7 @@ done:
     return status;
 }
 
-edgellm_status el_rwkv_own_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch, const el_mixer *mixer)
+edgellm_status el_rwkv_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
 {
     edgellm_status status = EDGELLM_OK;
 
@@ -45,7 +44,17 @@ edgellm_status el_rwkv_own_hparams(el_hparams *hp, const el_gguf *file, const el
     EL_TRY(el_key_i32(file, arch, "rescale_every_n_layers", 1, EL_MAX_LAYERS, &hp->rescale_every));
     for (int32_t i = 0; i < hp->n_layer; i++)
         hp->layers[i].n_ff = hp->layers[i].n_head_kv = 0;
-    EL_TRY(el_rwkv_hparams(hp, file, arch, mixer));
+    EL_TRY(heads(hp, file, arch));
+done:
+    return status;
+}
+
+edgellm_status el_rwkv_grafted_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
+{
+    edgellm_status status = EDGELLM_OK;
+
+    EL_TRY(el_key_require(hp->layers[0].n_ff, arch, "feed_forward_length"));
+    EL_TRY(heads(hp, file, arch));
 done:
     return status;
 }
@@ -95,6 +104,8 @@ void el_load_channel_mix(el_loader *l)
     }
 }
 
+static bool has_channel_mix(const el_model *m, int32_t layer) { return m->hp.layers[layer].n_ff == 0; }
+
 /* ---- graph -------------------------------------------------------------------------------- */
 
 struct ggml_tensor *el_build_shift(el_graph *g, int32_t layer, bool channel_mix, struct ggml_tensor *x,
@@ -106,6 +117,16 @@ struct ggml_tensor *el_build_shift(el_graph *g, int32_t layer, bool channel_mix,
 
     memory = ggml_view_2d(g->ctx, memory, n_embd, memory->ne[1], memory->nb[1], first);
     return el_op_shift(g->ctx, x, memory, g->in.runs, mixes, n_mixes);
+}
+
+struct ggml_tensor *el_build_mixed(el_graph *g, struct ggml_tensor *all, int i)
+{
+    return ggml_view_2d(g->ctx, all, all->ne[0], all->ne[1], all->nb[1], (size_t)i * all->nb[2]);
+}
+
+bool el_rwkv_memory_alone(const el_graph *g, int32_t layer)
+{
+    return !has_channel_mix(g->model, layer) && el_nobody_reads(g, layer);
 }
 
 struct ggml_tensor *el_build_heads(el_graph *g, int32_t layer, struct ggml_tensor *x)
@@ -126,28 +147,33 @@ struct ggml_tensor *el_build_group_norm(el_graph *g, struct ggml_tensor *y, cons
     return norm->b ? ggml_add(g->ctx, y, norm->b) : y;
 }
 
-struct ggml_tensor *el_build_channel_mix(el_graph *g, int32_t layer, struct ggml_tensor *x, struct ggml_tensor *mixed)
+/* x: the residual with the time mix of all rows added to it. */
+static struct ggml_tensor *channel_mix(el_graph *g, int32_t layer, struct ggml_tensor *x)
 {
     const el_channel_mix *w = g->model->layers[layer].own;
-    const int32_t every = g->model->hp.rescale_every;
-    struct ggml_tensor *mixes[2] = {w->mix_key, w->mix_receptance}, *key, *shifted;
+    struct ggml_tensor *mixes[2] = {w->mix_key, w->mix_receptance}, *key, *r;
+    struct ggml_tensor *all =
+        el_build_shift(g, layer, true, el_build_norm(g, x, &w->norm), mixes, w->mix_receptance ? 2 : 1);
 
-    x = ggml_add(g->ctx, x, mixed);
-    shifted = el_build_shift(g, layer, true, el_build_norm(g, x, &w->norm), mixes, w->mix_receptance ? 2 : 1);
     if (el_nobody_reads(g, layer)) {
-        el_build_now(g, shifted);
+        el_build_now(g, all);
         return NULL;
     }
-    x = el_keep_outputs(g, layer, x);
-    key = ggml_view_2d(g->ctx, shifted, shifted->ne[0], shifted->ne[1], shifted->nb[1], 0);
-    key = el_build_linear(g, &w->key, el_keep_outputs(g, layer, key));
+    key = el_build_linear(g, &w->key, el_keep_outputs(g, layer, el_build_mixed(g, all, 0)));
     key = el_build_linear(g, &w->value, ggml_sqr(g->ctx, ggml_relu(g->ctx, key)));
     if (w->mix_receptance) {
-        struct ggml_tensor *r =
-            ggml_view_2d(g->ctx, shifted, shifted->ne[0], shifted->ne[1], shifted->nb[1], shifted->nb[2]);
-        r = el_build_linear(g, &w->receptance, el_keep_outputs(g, layer, r));
+        r = el_build_linear(g, &w->receptance, el_keep_outputs(g, layer, el_build_mixed(g, all, 1)));
         key = ggml_mul(g->ctx, key, ggml_sigmoid(g->ctx, r));
     }
-    x = ggml_add(g->ctx, key, x);
-    return every > 0 && (layer + 1) % every == 0 ? ggml_scale(g->ctx, x, 0.5f) : x;
+    return ggml_add(g->ctx, key, el_keep_outputs(g, layer, x));
+}
+
+struct ggml_tensor *el_build_rwkv_layer(el_graph *g, int32_t layer, struct ggml_tensor *x)
+{
+    const int32_t every = g->model->hp.rescale_every;
+    struct ggml_tensor *normed = el_build_norm(g, x, &g->model->layers[layer].attn_norm);
+
+    x = ggml_add(g->ctx, x, g->model->hp.layers[layer].mixer->build(g, layer, normed));
+    x = channel_mix(g, layer, x);
+    return x && every > 0 && (layer + 1) % every == 0 ? ggml_scale(g->ctx, x, 0.5f) : x;
 }

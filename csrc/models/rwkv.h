@@ -14,10 +14,9 @@ typedef struct el_channel_mix { /* weights */
     el_linear key, value, receptance;
 } el_channel_mix;
 
-/* Sets every layer's mixer and heads from wkv.head_size. */
-edgellm_status el_rwkv_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch, const el_mixer *mixer);
-/* The same, and channel mix instead of the feed-forward block. */
-edgellm_status el_rwkv_own_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch, const el_mixer *mixer);
+/* el_arch.hparams of a model with channel mix, and of one that is grafted onto another family's feed-forward blocks. */
+edgellm_status el_rwkv_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch);
+edgellm_status el_rwkv_grafted_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch);
 /* A mixer's: widths of the memory. */
 edgellm_status el_rwkv_layer_hparams(el_hparams *hp, el_layer_hparams *layer, int32_t i, const el_arch *arch);
 
@@ -30,12 +29,15 @@ int64_t el_n_floats(const el_loader *l, const char *name);
 /* el_op_shift over the layer's memory. channel_mix: the second of its two parts. */
 struct ggml_tensor *el_build_shift(struct el_graph *g, int32_t layer, bool channel_mix, struct ggml_tensor *x,
                                    struct ggml_tensor *const *mixes, int n_mixes);
+/* Mix number i of what that gave: [n_embd, rows]. */
+struct ggml_tensor *el_build_mixed(struct el_graph *g, struct ggml_tensor *all, int i);
+/* Whether of a time mix only the memory is wanted. Never beside channel mix, which remembers its rows, too. */
+bool el_rwkv_memory_alone(const struct el_graph *g, int32_t layer);
 /* [head * n_head, rows] as heads, of which there may be fewer. */
 struct ggml_tensor *el_build_heads(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
 /* Heads back to rows, each normed by itself where the file has weights for that. */
 struct ggml_tensor *el_build_group_norm(struct el_graph *g, struct ggml_tensor *y, const el_norm *norm);
-/* A layer with channel mix. mixed: what the time mix of x's norm gave, for all rows. */
-struct ggml_tensor *el_build_channel_mix(struct el_graph *g, int32_t layer, struct ggml_tensor *x,
-                                         struct ggml_tensor *mixed);
+/* el_arch.layer of a model with channel mix. */
+struct ggml_tensor *el_build_rwkv_layer(struct el_graph *g, int32_t layer, struct ggml_tensor *x);
 
 #endif

@@ -33,6 +33,11 @@ class Embedder:
     def __init__(
         self, model: _native.Model, tokenizer: Tokenizer, pooling: str, n_ctx: int, threads: int, rope: _native.Rope
     ) -> None:
+        if model.info.has_encoder and model.info.gives_logits:
+            raise Unsupported(
+                f"{model.info.path.name} is a {model.info.architecture} model whose encoder works for its decoder: it "
+                "gives no embeddings; use an embedding model (there are files with the encoder alone)"
+            )
         self.model = model
         self.pooling = pooling if pooling != "model" else model.info.pooling or "mean"
         whole = not model.info.causal or self.pooling == "mean"

@@ -638,6 +638,7 @@ class LLM:
             ``(tokens, n_embd_out)`` for each text.
 
         Raises:
+            Unsupported: It is an encoder-decoder model.
             InvalidArgument: A text is empty, or an option is wrong.
             ContextOverflow: A text is longer than the model reads. Nothing was computed.
             Cancelled: `cancel` was called.

@@ -64,6 +64,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("run llama.gguf hi --lora lora_qwen.gguf", r"the adapter is for a qwen2 model, and this is a llama model"),
         ("run llama.gguf hi --lora lora_small.gguf", r"for another model: its matrices for blk.0.attn_q.weight are"),
         ("run llama.gguf hi --lora bert.gguf", r"this GGUF file is no adapter: it holds a bert model"),
+        ("embed t5.gguf hi", r"t5.gguf is a t5 model whose encoder works for its decoder: it gives no embeddings"),
         ("rerank llama.gguf a b", r"has no classifier, so it cannot rank; use embeddings"),
         ("bench bert.gguf -p 4 -n 0", r"a bert model gives embeddings, not text"),
         ("bench t5.gguf -p 4 -n 0", r"a t5 model answers one text with another"),
@@ -81,6 +82,14 @@ def test_one_sentence(command: str, says: str, files: Path, cli: Cli, monkeypatc
     line = done.err.splitlines()[-1]
     assert re.search(says, line), line
     assert not (files / "new.gguf").exists()
+
+
+def test_a_refusal_comes_before_anything_else(tmp_path: Path, cli: Cli) -> None:
+    """Not after a line about its missing chat template."""
+    path = tiny_model("bert", tmp_path / "plain.gguf", metadata={"tokenizer.chat_template": None})
+    done = cli("run", str(path), "hi")
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1, done.err
 
 
 def test_an_encoder_decoder_model_answers_in_a_chat(files: Path, cli: Cli) -> None:

@@ -66,7 +66,7 @@ static void *load(el_loader *l, const el_layer_hparams *lh)
 /* x moved towards the token before it, by shares that depend on both: one [n_embd, rows] for each use. */
 static void mix(el_graph *g, int32_t layer, const time_mix *w, struct ggml_tensor *x, struct ggml_tensor *to[N_MIXES])
 {
-    const int64_t rank = w->mixes_up.w->ne[0], n_embd = x->ne[0], rows = x->ne[1];
+    const int64_t rank = w->mixes_up.w->ne[0], rows = x->ne[1];
     struct ggml_tensor *d = el_build_shift(g, layer, false, x, NULL, 0);
     struct ggml_tensor *y = ggml_add(g->ctx, ggml_mul(g->ctx, d, w->mix), x);
 
@@ -74,8 +74,7 @@ static void mix(el_graph *g, int32_t layer, const time_mix *w, struct ggml_tenso
     y = ggml_view_3d(g->ctx, y, rank, rows, N_MIXES, y->nb[1], (size_t)rank * sizeof(float), 0);
     y = el_build_linear(g, &w->mixes_up, ggml_cont(g->ctx, y)); /* [n_embd, rows, 5] */
     for (int i = 0; i < N_MIXES; i++) {
-        struct ggml_tensor *share = ggml_view_2d(g->ctx, y, n_embd, rows, y->nb[1], (size_t)i * y->nb[2]);
-        share = ggml_add(g->ctx, share, w->mixes[i]);
+        struct ggml_tensor *share = ggml_add(g->ctx, el_build_mixed(g, y, i), w->mixes[i]);
         to[i] = ggml_add(g->ctx, ggml_mul(g->ctx, share, d), x);
     }
 }
@@ -101,14 +100,14 @@ static struct ggml_tensor *remember(el_graph *g, int32_t layer, const time_mix *
 }
 
 /* From the normed input to what is added to the residual; NULL when only the memory is wanted. */
-static struct ggml_tensor *build_time_mix(el_graph *g, int32_t layer, struct ggml_tensor *x, bool memory_alone)
+static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor *x)
 {
     const time_mix *w = g->model->layers[layer].mixer;
     struct ggml_tensor *mixed[N_MIXES], *y, *gate;
 
     mix(g, layer, w, x, mixed);
     y = remember(g, layer, w, mixed);
-    if (memory_alone) {
+    if (el_rwkv_memory_alone(g, layer)) {
         el_build_now(g, y);
         return NULL;
     }
@@ -118,45 +117,20 @@ static struct ggml_tensor *build_time_mix(el_graph *g, int32_t layer, struct ggm
     return el_build_linear(g, &w->out, y);
 }
 
-static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor *x)
-{
-    return build_time_mix(g, layer, x, el_nobody_reads(g, layer));
-}
-
 static const el_mixer mixer = {"RWKV 6", el_rwkv_layer_hparams, load, build};
-
-static edgellm_status rwkv6_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    return el_rwkv_own_hparams(hp, file, arch, &mixer);
-}
-
-static struct ggml_tensor *rwkv6_layer(el_graph *g, int32_t layer, struct ggml_tensor *x)
-{
-    struct ggml_tensor *normed = el_build_norm(g, x, &g->model->layers[layer].attn_norm);
-
-    return el_build_channel_mix(g, layer, x, build_time_mix(g, layer, normed, false));
-}
 
 EL_ARCH(rwkv6) = {
     .name = "rwkv6",
     .traits = {.rope = EL_ROPE_OFF, .layer_norm = true, .embd_norm = "token_embd_norm"},
-    .hparams = rwkv6_hparams,
+    .mixer = &mixer,
+    .hparams = el_rwkv_hparams,
     .load = el_load_channel_mix,
-    .layer = rwkv6_layer,
+    .layer = el_build_rwkv_layer,
 };
-
-static edgellm_status rwkv6qwen2_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    edgellm_status status = EDGELLM_OK;
-
-    EL_TRY(el_key_require(hp->layers[0].n_ff, arch, "feed_forward_length"));
-    EL_TRY(el_rwkv_hparams(hp, file, arch, &mixer));
-done:
-    return status;
-}
 
 EL_ARCH(rwkv6qwen2) = {
     .name = "rwkv6qwen2",
     .traits = {.rope = EL_ROPE_OFF},
-    .hparams = rwkv6qwen2_hparams,
+    .mixer = &mixer,
+    .hparams = el_rwkv_grafted_hparams,
 };

@@ -139,7 +139,7 @@ static struct ggml_tensor *bonus(el_graph *g, int32_t layer, const time_mix *w, 
 }
 
 /* From the normed input to what is added to the residual; NULL when only the memory is wanted. */
-static struct ggml_tensor *build_time_mix(el_graph *g, int32_t layer, struct ggml_tensor *x, bool memory_alone)
+static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor *x)
 {
     const time_mix *w = g->model->layers[layer].mixer;
     struct ggml_tensor *all = el_build_shift(g, layer, false, x, w->mixes, w->gate.up.w ? N_MIXES : GATE);
@@ -147,9 +147,9 @@ static struct ggml_tensor *build_time_mix(el_graph *g, int32_t layer, struct ggm
     parts p;
 
     for (int i = 0; i < all->ne[2]; i++)
-        mixed[i] = ggml_view_2d(g->ctx, all, x->ne[0], x->ne[1], all->nb[1], (size_t)i * all->nb[2]);
+        mixed[i] = el_build_mixed(g, all, i);
     p = remember(g, layer, w, mixed);
-    if (memory_alone) {
+    if (el_rwkv_memory_alone(g, layer)) {
         el_build_now(g, p.y);
         return NULL;
     }
@@ -159,45 +159,20 @@ static struct ggml_tensor *build_time_mix(el_graph *g, int32_t layer, struct ggm
     return el_build_linear(g, &w->out, y);
 }
 
-static struct ggml_tensor *build(el_graph *g, int32_t layer, struct ggml_tensor *x)
-{
-    return build_time_mix(g, layer, x, el_nobody_reads(g, layer));
-}
-
 static const el_mixer mixer = {"RWKV 7", el_rwkv_layer_hparams, load, build};
-
-static edgellm_status rwkv7_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    return el_rwkv_own_hparams(hp, file, arch, &mixer);
-}
-
-static struct ggml_tensor *rwkv7_layer(el_graph *g, int32_t layer, struct ggml_tensor *x)
-{
-    struct ggml_tensor *normed = el_build_norm(g, x, &g->model->layers[layer].attn_norm);
-
-    return el_build_channel_mix(g, layer, x, build_time_mix(g, layer, normed, false));
-}
 
 EL_ARCH(rwkv7) = {
     .name = "rwkv7",
     .traits = {.rope = EL_ROPE_OFF, .layer_norm = true, .embd_norm = "token_embd_norm"},
-    .hparams = rwkv7_hparams,
+    .mixer = &mixer,
+    .hparams = el_rwkv_hparams,
     .load = el_load_channel_mix,
-    .layer = rwkv7_layer,
+    .layer = el_build_rwkv_layer,
 };
-
-static edgellm_status arwkv7_hparams(el_hparams *hp, const el_gguf *file, const el_arch *arch)
-{
-    edgellm_status status = EDGELLM_OK;
-
-    EL_TRY(el_key_require(hp->layers[0].n_ff, arch, "feed_forward_length"));
-    EL_TRY(el_rwkv_hparams(hp, file, arch, &mixer));
-done:
-    return status;
-}
 
 EL_ARCH(arwkv7) = {
     .name = "arwkv7",
     .traits = {.rope = EL_ROPE_OFF},
-    .hparams = arwkv7_hparams,
+    .mixer = &mixer,
+    .hparams = el_rwkv_grafted_hparams,
 };

@@ -107,8 +107,12 @@ def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | No
         threads: To compute with; None: the library's choice.
         raw: Whether no chat template will be used; None: as the file has one.
         **settings: Given to the LLM as they are.
+
+    Raises:
+        Unsupported: The model does not write.
     """
     from edgellm import LLM
+    from edgellm.embedding import needs_generation
 
     metadata: dict[str, Any] = {}
     if not raw:
@@ -117,6 +121,7 @@ def load(path: Path, *, ctx: int = 0, threads: int | None = None, raw: bool | No
     if raw is False or TEMPLATE in metadata:
         threading.Thread(target=_import_templates).start()
     llm = LLM(path, n_ctx=ctx, threads=threads or 0, n_seqs=1, **settings)
+    needs_generation(llm._model)  # before a word about templates, or a chat begins
     if metadata:
         llm.metadata = metadata  # so that it does not read the header again
     return llm
