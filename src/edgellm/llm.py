@@ -92,7 +92,8 @@ class LLM:
     ) -> None:
         self._seed = SamplingParams(seed=seed).seed
         rope = _native.Rope(rope_scaling, rope_factor, rope_base, rope_original_ctx)
-        self._model = _native.Model(_resolve(model))
+        path, self._name = _resolve(model)
+        self._model = _native.Model(path)
         self._vocab = self._model.vocab()
         self.info: ModelInfo = self._model.info
         self.tokenizer = Tokenizer._of(self._vocab)
@@ -124,7 +125,7 @@ class LLM:
 
     def __repr__(self) -> str:
         state = "closed" if self._core.engine.closed else f"n_ctx={self.n_ctx}, threads={self.threads}"
-        return f"<LLM {self.info.path.name}: {self.info.architecture} {self.info.type}, {state}>"
+        return f"<LLM {self._name}: {self.info.architecture} {self.info.type}, {state}>"
 
     def close(self) -> None:
         """Free everything. Closing twice is fine; any other use then raises ClosedError, also calls under way."""
@@ -479,7 +480,7 @@ class LLM:
             self._chat_format.encode(messages, template=template, tools=tools, **dict(template_args or {}))
         )
         run = self._answer_to(ids, chosen, self._seed_for(chosen))
-        head = {"id": f"chatcmpl-{os.urandom(12).hex()}", "created": int(time.time()), "model": self.info.path.stem}
+        head = {"id": f"chatcmpl-{os.urandom(12).hex()}", "created": int(time.time()), "model": self._name}
         if stream:
             return self._chat_chunks(head, self._stream(run))
         done = self._last(self._stream(run))
@@ -649,6 +650,8 @@ class LLM:
         self._check_open()
         if pooling is not None and pooling not in get_args(Pooling):
             raise InvalidArgument(f"pooling is {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
+        if not hasattr(texts, "__len__"):
+            raise InvalidArgument(f"texts is {texts!r}; give a text, token ids, or a list of either")
         single, many = _as_list(texts) if len(texts) or isinstance(texts, (str, bytes)) else (False, [])
         embedder = self._embedder(pooling or "model")
         ids = [embedder.fitting(self._embedding_ids(one), number, truncate) for number, one in enumerate(many)]
@@ -697,15 +700,15 @@ class LLM:
         return ranked([float(rows[0, 0]) for rows in scores], documents, top_n)
 
 
-def _resolve(model: str | os.PathLike[str]) -> Path:
-    """The file of a model; the store is only looked at for what is no file."""
+def _resolve(model: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The file of a model, and what to call it; the store is only looked at for what is no file."""
     path = Path(model)
     if path.is_file():
-        return path
+        return path, path.stem
     from edgellm import store
 
     found: Path = store.resolve(os.fspath(model))
-    return found
+    return found, os.fspath(model)
 
 
 def _as_list(prompt: Any) -> tuple[bool, list[Any]]:

@@ -103,7 +103,7 @@ class SamplingParams:
         kind = int if name in _WHOLE else (int, float)
         if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high or math.isinf(value):
             what = "a whole number" if name in _WHOLE else "a number"
-            limit = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
+            limit = f"from {low:.10g} to {high:.10g}" if high < math.inf else f"of at least {low:.10g}"
             raise InvalidArgument(f"{name} is {value!r}; it must be {what} {limit}")
 
     @property

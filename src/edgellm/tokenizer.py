@@ -15,13 +15,19 @@ class Tokenizer:
     The vocabulary of a GGUF file. Threads may share it.
 
     Args:
-        path: The file; it may hold no tensors at all.
+        path: The file, which may hold no tensors at all; or the name of a model in the store.
 
     Raises:
+        ModelNotFound: The store has no model of that name.
         FileError, FormatError, Unsupported: The file cannot be read, is damaged, or has an unknown tokenizer.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if isinstance(path, str) and not os.path.exists(path):  # noqa: PTH110 - most are paths: no detour
+            from edgellm.store.shelf import looks_like_path, resolve
+
+            if path and "\0" not in path and not looks_like_path(path):
+                path = resolve(path)
         self._vocab = _native.Vocab(path)
 
     @classmethod

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgellm import LLM, InvalidArgument, Tokenizer
+from edgellm.errors import ModelNotFound
 from edgellm.testing import tiny_model
 from edgellm.testing.gguf_writer import write_gguf
 from tests.support.family_cases import content
@@ -82,6 +84,32 @@ def test_one_sentence(command: str, says: str, files: Path, cli: Cli, monkeypatc
     line = done.err.splitlines()[-1]
     assert re.search(says, line), line
     assert not (files / "new.gguf").exists()
+
+
+def test_names_of_the_store_are_taken_everywhere(tmp_path: Path, cli: Cli) -> None:
+    path = tiny_model("llama", tmp_path / "a.gguf", weight_type="F16")
+    assert cli("pull", str(path), "--name", "mine").code == 0
+    assert cli("gguf", "hash", "mine").out == cli("gguf", "hash", str(path)).out
+    done = cli("quantize", "mine", str(tmp_path / "b.gguf"), "Q8_0")
+    assert done.code == 0, done.err
+    done = cli("gguf", "diff", "yours", "mine")
+    assert (done.code, "there is no model called 'yours'" in done.err) == (2, True)
+    with Tokenizer("mine") as tokenizer:
+        assert tokenizer.decode(tokenizer.encode("hello")) == b"hello"
+    with pytest.raises(ModelNotFound, match="no model called 'yours'"):
+        Tokenizer("yours")
+    with LLM("mine", n_ctx=64) as llm:
+        assert llm.chat([{"role": "user", "content": "hi"}], max_tokens=1)["model"] == "mine"
+        assert repr(llm).startswith("<LLM mine: llama F16")
+        with pytest.raises(InvalidArgument, match="texts is None; give a text"):
+            llm.embed(None)
+
+
+def test_names_from_elsewhere(cli: Cli) -> None:
+    done = cli("chat", "smollm2")
+    assert (done.code, "there is no command 'chat' here: edgellm run MODEL" in done.err) == (2, True)
+    assert "if that is a model on the Hub, write hf:org/repo" in cli("run", "org/repo", "hi").err
+    assert "if that is a model on the Hub, write hf:org/repo" in cli("pull", "org/repo").err
 
 
 def test_a_refusal_comes_before_anything_else(tmp_path: Path, cli: Cli) -> None:

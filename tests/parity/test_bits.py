@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from edgellm import LLM
+from edgellm.testing import ARCHITECTURES as ARCHITECTURES_OF_ALL_FAMILIES
+from edgellm.testing import tiny_model
 from tests.support.tiny import tiny_tokens
 
 pytestmark = pytest.mark.skipif(os.environ.get("EDGELLM_CPU_BACKEND") == "ggml", reason="a promise of our own backend")
@@ -72,13 +74,35 @@ def differing(path: Path, tokens: list[int], threads: tuple[int, ...] = THREADS,
 @pytest.mark.parametrize("kind", OWN + GGML)
 def test_every_type(kind: str, tiny: Tiny) -> None:
     tokens = tiny_tokens(LENGTH)
-    assert differing(model(tiny, "llama", kind), tokens, threads=(1, 2)) == []
+    assert differing(model(tiny, "llama", kind), tokens) == []
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_architecture(arch: str, tiny: Tiny) -> None:
     for kind in ("q8_0", "q4_k"):
         assert differing(model(tiny, arch, kind), tiny_tokens(LENGTH)) == [], kind
+
+
+def test_every_family(tmp_path: Path) -> None:
+    """Whatever lets positions see each other: all kinds of attention, scans, convolutions, linear attention."""
+    tokens = tiny_tokens(LENGTH, n_vocab=100)
+    strangers = [tiny_tokens(20 + 9 * i, n_vocab=100, seed=i) for i in range(6)]
+    wrong, n_families = [], 0
+    for arch in ARCHITECTURES_OF_ALL_FAMILIES:
+        path, seen = tiny_model(arch, tmp_path / f"{arch}.gguf"), set()
+        for threads in (1, 3):
+            with LLM(path, n_ctx=128, n_seqs=7, threads=threads) as llm:
+                if not llm.info.gives_logits or not llm.info.causal:
+                    break
+                seen |= {digest(llm, tokens, chunk=chunk) for chunk in CHUNKS}
+                rows = llm.logits([*strangers[:3], tokens, *strangers[3:]], chunk=64)[3]
+                seen.add(hashlib.sha256(rows.tobytes()).hexdigest())
+        n_families += bool(seen)
+        if len(seen) > 1:
+            wrong.append(arch)
+        path.unlink()
+    assert wrong == []
+    assert n_families > 100
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "llama-moe"])
@@ -112,6 +136,8 @@ VARIANTS = {"all": "", "avx2": "avx512,avxvnni", "avxvnni": "avx512", "ref": "av
 SCRIPT = """
 import hashlib, json, sys
 from edgellm import LLM
+from edgellm.testing import ARCHITECTURES as ARCHITECTURES_OF_ALL_FAMILIES
+from edgellm.testing import tiny_model
 tokens, paths = json.loads(sys.argv[1])
 found = {}
 for path in paths:
@@ -148,11 +174,9 @@ def test_every_instruction_set(tiny: Tiny) -> None:
 # ---- a real model ----------------------------------------------------------------------------
 
 
-@pytest.mark.models
-def test_smollm2(real_model: Callable[[str], Path]) -> None:
-    path = real_model("smollm2")
-    tokens = tiny_tokens(40, n_vocab=49_000)
-    seen = set()
+def digests_of_smollm2(path: Path) -> set[str]:
+    """Digests of one sequence's logits over threads, chunks and batches; one is expected."""
+    tokens, seen = tiny_tokens(40, n_vocab=49_000), set()
     for threads in THREADS:
         with LLM(path, n_ctx=256, n_seqs=32, threads=threads) as llm:
             seen |= {digest(llm, tokens, chunk=chunk) for chunk in CHUNKS[1:]}
@@ -162,4 +186,22 @@ def test_smollm2(real_model: Callable[[str], Path]) -> None:
                     strangers = [tiny_tokens(5, n_vocab=49_000, seed=i) for i in range(batch - 1)]
                     rows = llm.logits([*strangers, tokens], chunk=9)[-1]
                     seen.add(hashlib.sha256(rows.tobytes()).hexdigest())
-    assert len(seen) == 1
+    return seen
+
+
+@pytest.mark.models
+def test_smollm2(real_model: Callable[[str], Path]) -> None:
+    assert len(digests_of_smollm2(real_model("smollm2"))) == 1
+
+
+@pytest.mark.models
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Q4_0", "Q6_K", "Q2_K"])
+def test_smollm2_in_other_types(kind: str, real_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """Between them Q4_0, Q8_0, Q3_K and Q6_K; every type stands in the tiny models above."""
+    quantization = pytest.importorskip("edgellm.tools.quantization.quantize")
+    source = pytest.importorskip("edgellm.tools.quantization.source")
+    wishes = quantization.Wishes(allow_requantize=True)
+    with source.Source(real_model("smollm2")) as opened:
+        quantization.write(opened, quantization.plan(opened, kind, wishes, None), tmp_path / "m.gguf", threads=2)
+    assert len(digests_of_smollm2(tmp_path / "m.gguf")) == 1

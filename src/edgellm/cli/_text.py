@@ -48,3 +48,8 @@ def table(rows: list[list[str]], right: set[int] | None = None) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def number(n: int, word: str) -> str:
+    """``1 chunk``, ``2 chunks``."""
+    return f"{n} {word}{'' if n == 1 else 's'}"

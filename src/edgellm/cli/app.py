@@ -37,8 +37,23 @@ COMMANDS = {
 }
 
 
+# Names that other programs have, and what does it here.
+ELSEWHERE = {
+    "chat": "run MODEL", "generate": "run MODEL PROMPT", "list": "ls", "info": "show", "inspect": "show",
+    "remove": "rm", "delete": "rm", "download": "pull", "perplexity": "eval ppl", "serve": "service install MODEL",
+}  # fmt: skip
+
+
 class Commands(click.Group):
     """A group whose commands are modules beside this one, imported when used."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that *args* begin with; a name from elsewhere is told what it is here."""
+        if args and args[0] in ELSEWHERE:
+            ctx.fail(f"there is no command '{args[0]}' here: edgellm {ELSEWHERE[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in the order of use."""

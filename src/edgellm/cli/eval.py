@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgellm.cli import _model, _options
-from edgellm.cli._text import print_json, say, table
+from edgellm.cli._text import number, print_json, say, table
 from edgellm.cli._work import counted
 from edgellm.cli.gguf import OUT, force_option
 
@@ -54,7 +54,7 @@ def ppl_command(model: str, text_path: Path, ctx: int, chunks: int | None, threa
         print_json({"model": model, "perplexity": figures.pop("value"), **figures})
     else:
         click.echo(f"{found.value:.4f} ± {found.error:.4f}")
-        say(f"{found.n_tokens} tokens scored in {found.n_chunks} chunks of {found.n_ctx}")
+        say(f"{found.n_tokens} tokens scored in {number(found.n_chunks, 'chunk')} of {found.n_ctx}")
 
 
 @command.command("kld")
@@ -142,4 +142,5 @@ def _tell(found: Divergence) -> None:
         ["change of probability, RMS", f"{100 * found.rms:.3f} %"],
     ]
     click.echo(table(rows))
-    say(f"{found.n_tokens} tokens scored in {found.n_chunks} chunks of {found.n_ctx}; divergences in nats")
+    scored = f"{found.n_tokens} tokens scored in {number(found.n_chunks, 'chunk')} of {found.n_ctx}"
+    say(f"{scored}; divergences in nats")

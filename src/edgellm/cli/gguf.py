@@ -27,7 +27,7 @@ def command() -> None:
     """Look into GGUF files, and split, merge, compare and edit them.
 
     Nothing here loads a model: files are read piece by piece, and a file that is written appears under its name only
-    when it is complete.
+    when it is complete. A file that is only read may also be a name from 'edgellm ls'.
     """
 
 
@@ -55,7 +55,7 @@ def _value(value: Any, count: int) -> str:
 
 
 @command.command("dump")
-@click.argument("file", type=FILE)
+@click.argument("file", type=_options.ModelFile())
 @click.option("--keys", "only_keys", is_flag=True, help="Only the keys.")
 @click.option("--tensors", "only_tensors", is_flag=True, help="Only the tensors.")
 @_options.as_json
@@ -96,7 +96,7 @@ def _shape(shape: list[int]) -> str:
 
 
 @command.command("hash")
-@click.argument("file", type=FILE)
+@click.argument("file", type=_options.ModelFile())
 @click.option("--check", "manifest", type=FILE, metavar="MANIFEST", help="Compare with digests printed before.")
 @click.option(
     "-a",
@@ -148,7 +148,7 @@ def _check(file: Path, manifest: Path, as_json: bool) -> None:
 
 
 @command.command("split")
-@click.argument("file", type=FILE)
+@click.argument("file", type=_options.ModelFile())
 @click.argument("out")
 @click.option("--max-size", metavar="SIZE", help="No part is larger: 500M, 2G, 2GiB.")
 @click.option("--max-tensors", type=click.IntRange(min=1), metavar="N", help="No part has more tensors.")
@@ -252,8 +252,8 @@ def _read(source: Path | None) -> str:
 
 
 @command.command("diff")
-@click.argument("a", type=FILE)
-@click.argument("b", type=FILE)
+@click.argument("a", type=_options.ModelFile())
+@click.argument("b", type=_options.ModelFile())
 @click.option("--no-values", is_flag=True, help="Do not read the tensors' data.")
 @_options.as_json
 def diff_command(a: Path, b: Path, no_values: bool, as_json: bool) -> None:

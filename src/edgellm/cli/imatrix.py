@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgellm.cli import _model, _options
-from edgellm.cli._text import print_json, say
+from edgellm.cli._text import number, print_json, say
 from edgellm.cli._work import counted
 from edgellm.cli.gguf import OUT, force_option
 
@@ -56,4 +56,5 @@ def command(
         n_tokens = found.chunk_count * found.chunk_size
         print_json({"path": str(out), "tensors": len(found.sums), "chunks": found.chunk_count, "tokens": n_tokens})
     else:
-        say(f"{out}: {len(found.sums)} tensors over {found.chunk_count} chunks of {found.chunk_size} tokens")
+        read = number(found.chunk_count, "chunk")
+        say(f"{out}: {len(found.sums)} tensors over {read} of {found.chunk_size} tokens")

@@ -22,7 +22,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("quantize")
-@click.argument("source", metavar="IN", type=FILE)
+@click.argument("source", metavar="IN", type=_options.ModelFile())
 @click.argument("out", metavar="OUT", type=OUT)
 @click.argument("type_name", metavar="[TYPE]", required=False)
 @click.option(
@@ -62,8 +62,9 @@ def command(
 ) -> None:
     """Make a smaller GGUF file of a model.
 
-    IN is a GGUF file of F16, BF16 or F32, or the first part of a split one. TYPE is Q4_K_M, Q8_0, IQ4_XS ...: 'edgellm
-    quantize IN OUT help' lists them. With --target-size the types of the tensors are chosen by what each loses.
+    IN is a GGUF file of F16, BF16 or F32, or a name from 'edgellm ls'; the first part stands for a split one. TYPE
+    is Q4_K_M, Q8_0, IQ4_XS ...: 'edgellm quantize IN OUT help' lists them. With --target-size the types of the tensors
+    are chosen by what each loses.
     """
     from edgellm.tools.outputs import Outputs
     from edgellm.tools.quantization import imatrix as matrices

@@ -214,7 +214,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
             return entry.path
         if not folder:
             raise ModelNotFound(Shelf()._missing(text))
-    raise ModelNotFound(_no_file(path, folder))
+    raise ModelNotFound(no_file(path, folder))
 
 
 def looks_like_path(text: str) -> bool:
@@ -224,7 +224,7 @@ def looks_like_path(text: str) -> bool:
     return os.sep in text or "/" in text or text.startswith((".", "~")) or text.lower().endswith(".gguf")
 
 
-def _no_file(path: Path, folder: bool) -> str:
+def no_file(path: Path, folder: bool = False) -> str:
     """What to say about a path without a file; names the models lying there."""
     where = path if folder else path.parent
     try:
@@ -234,6 +234,8 @@ def _no_file(path: Path, folder: bool) -> str:
     there = f"; in {where} there is {', '.join(nearby[:5])}" if nearby else ""
     if folder:
         return f"{shown(str(path))} is a folder: name a .gguf file{there}"
+    if not where.is_dir() and len(path.parts) == 2 and path.suffix.lower() != ".gguf" and not path.is_absolute():
+        return f"there is no file {shown(str(path))}; if that is a model on the Hub, write hf:{path}"
     if not where.is_dir():
         return f"{shown(str(path))} does not exist: nor does its folder {where}"
     return f"{shown(str(path))} does not exist{there}"

@@ -27,7 +27,7 @@ from edgellm.store.folders import inside, make_folder, sync_folder, write_atomic
 from edgellm.store.locks import FileLock
 from edgellm.store.names import check_name, file_name, is_spec, megabytes, name_from_file, shown
 from edgellm.store.partial import Partial
-from edgellm.store.shelf import Entry, Shelf, looks_like_path
+from edgellm.store.shelf import Entry, Shelf, looks_like_path, no_file
 from edgellm.store.source import Progress, Report, Source, check_online
 from edgellm.store.url import check_magic
 
@@ -295,7 +295,7 @@ class Store(Shelf):
             with full.open("rb") as file:
                 check_magic(file.read(64), str(path))
         except FileNotFoundError:
-            raise ModelNotFound(f"{shown(str(path))} does not exist") from None
+            raise ModelNotFound(no_file(path)) from None
         except OSError as error:
             raise StoreError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
         except DownloadFailed as error:
