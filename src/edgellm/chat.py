@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -279,6 +280,7 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._guard = Guard(tokenizer)
         self._compiled: dict[str, Template] = {}
+        self._changing = threading.Lock()
         prefix = "tokenizer.chat_template"
         self.templates: dict[str, str] = {
             key[len(prefix) + 1 :] or "default": text
@@ -327,9 +329,10 @@ class ChatFormat:
                 template = Template(source)
             except RenderError as error:
                 raise TemplateError(f"the chat template {error}") from None
-            if len(self._compiled) >= 8:
-                self._compiled.pop(next(iter(self._compiled)))
-            self._compiled[source] = template
+            with self._changing:
+                if len(self._compiled) >= 8:
+                    self._compiled.pop(next(iter(self._compiled)))
+                self._compiled[source] = template
         return template
 
     def render(

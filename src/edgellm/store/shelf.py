@@ -110,7 +110,12 @@ class Shelf:
     def find(self, name: str) -> Entry | None:
         """Like `get`, with None for a model that is not here."""
         if is_name(name) and (self.manifests / file_name(name)).is_file():
-            entry = self._read(file_name(name))
+            try:
+                entry = self._read(file_name(name))
+            except StoreError:
+                if (self.manifests / file_name(name)).is_file():
+                    raise
+                return None  # removed by another process just now
             if entry.local or entry.present:
                 return entry
         wanted = name.lower()
