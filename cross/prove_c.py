@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,21 @@ def emulate(emulator: Path, cpu: str, *command: str | Path) -> subprocess.Comple
         return subprocess.CompletedProcess([], -1, "", f"no end after {TIMEOUT} s")
 
 
-def compile_programs(target: Mapping[str, Any]) -> Path:
-    """The folder with static programs for *target*."""
+def compile_programs(
+    target: Mapping[str, Any], names: Sequence[str] = PROGRAMS, *, suffix: str = "c", flags: str = ""
+) -> Path:
+    """The folder with static programs for *target*; with other *flags* in another one, of that *suffix*."""
     tools_folder = installed()
-    folder = ROOT / "build" / "cross" / f"{target['name']}-c"
+    folder = ROOT / "build" / "cross" / f"{target['name']}-{suffix}"
     programs = wrappers(folder / "tools", tools_folder, target, target["static_triple"])
     defines = toolchain(dict(target), programs) | {
         "EDGELLM_DEVELOPER": "ON", "EDGELLM_IN_SOURCE": "OFF", "EDGELLM_TENSORS": "OFF",
         "CMAKE_EXE_LINKER_FLAGS": "-static", "Python_EXECUTABLE": sys.executable,
+        "CMAKE_C_FLAGS": flags, "CMAKE_CXX_FLAGS": flags,
     }  # fmt: skip
     settings = [f"-D{name}={value}" for name, value in defines.items()]
     around = environment(tools_folder)
     build = folder / "cmake"
     run(["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *settings], "CMake", log=folder / "cmake.log", env=around)
-    run(["ninja", "-C", build, *PROGRAMS], "the build", log=folder / "build.log", env=around)
+    run(["ninja", "-C", build, *names], "the build", log=folder / "build.log", env=around)
     return build / "lib"

@@ -74,7 +74,7 @@ def count(machine: Machine, qemu: Path, arguments: Sequence[str | Path], paths: 
         text = Path(file.name).read_text().strip()
     if done.returncode or not text:
         raise Stop(f"counting on {cpu} failed: {done.stderr.strip()[-200:]}")
-    return int(text)
+    return int(text.split()[-1])
 
 
 def measure(machine: Machine, qemu: Path, paths: Sequence[Path], cpu: str) -> dict[str, int]:

@@ -60,12 +60,15 @@ static void quantize_256(uint8_t *row, const float *x, int64_t k)
 
 static void act_quantize(el_act_kind kind, void *dst, const float *x, int64_t k)
 {
+    el_watch_subnormals();
     if (kind == EL_ACT_Q8_32)
         quantize_32(dst, x, k);
     else if (kind == EL_ACT_Q8_256)
         quantize_256(dst, x, k);
     else if (k)
         memcpy(dst, x, (size_t)k * sizeof *x);
+    if (el_met_subnormals())
+        el_kernels_named("ref")->act_quantize(kind, dst, x, k);
 }
 
 void el_act_use_neon(el_kernels *t) { t->act_quantize = act_quantize; }

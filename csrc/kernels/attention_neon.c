@@ -125,7 +125,17 @@ INLINE void gather(float *acc, const float *weights, const float *rows, int64_t 
         gather_lanes(4, acc + d, weights, rows + d, stride, in);
 }
 
+#define attn_segment segment_in_lanes
 #include "attention_blocks.h"
+#undef attn_segment
+
+static void attn_segment(const el_attn *a, int32_t segment, float *partials, void *scratch)
+{
+    el_watch_subnormals();
+    segment_in_lanes(a, segment, partials, scratch);
+    if (el_met_subnormals())
+        el_kernels_named("ref")->attn_segment(a, segment, partials, scratch);
+}
 
 /* ---- segments joined ------------------------------------------------------------------- */
 
@@ -139,6 +149,7 @@ static void attn_combine(float *y, const float *partials, size_t stride, int64_t
     if (sink > -INFINITY)
         total = el_expf(sink - max);
     memset(y, 0, (size_t)head_v * sizeof *y);
+    el_watch_subnormals();
     for (int64_t s = 0; s < n; s++) {
         const float *partial = partials + (size_t)s * stride;
         const float f = partial[at] > -INFINITY ? el_expf(partial[at] - max) : 0;
@@ -150,6 +161,8 @@ static void attn_combine(float *y, const float *partials, size_t stride, int64_t
     }
     for (int64_t d = 0, left = head_v; left > 0; d += 4, left -= 4)
         el_store_lanes(y + d, vmulq_n_f32(el_load_lanes(y + d, left), 1.0f / total), left);
+    if (el_met_subnormals())
+        el_kernels_named("ref")->attn_combine(y, partials, stride, n, sink, head_v);
 }
 
 void el_attention_use_neon(el_kernels *t)

@@ -152,6 +152,5 @@ void el_matmul_use_dotprod(el_kernels *t);
 void el_superblock_use_dotprod(el_kernels *t);
 void el_matmul_use_i8mm(el_kernels *t);
 void el_superblock_use_i8mm(el_kernels *t);
-void el_matmul_use_neon32(el_kernels *t);
 
 #endif

@@ -62,6 +62,10 @@ INLINE void tile(int type, int n_w, int n_x, float *y, int64_t ldy, const uint8_
     for (int r = 0; r < n_w; r++)
         for (int j = 0; j < n_x; j++)
             y[j * ldy + r] = el_fold_lanes(s.p[r][j]);
+    if (el_met_subnormals()) {
+        el_kernels_named("ref")->matmul[type](y, ldy, w, row_bytes, n_w, x, x_stride, n_x, k, NULL);
+        el_watch_subnormals();
+    }
 }
 
 /* All activation rows for n_w weight rows. */
@@ -81,6 +85,7 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
 {
     int64_t r = 0;
 
+    el_watch_subnormals();
     if (n_x == 1)
         for (; r + 4 <= n_rows; r += 4)
             strip(type, 4, 1, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);

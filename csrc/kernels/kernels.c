@@ -52,18 +52,22 @@ static void use_avx512(el_kernels *t)
 }
 #endif
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) || defined(EL_NEON32)
 static void use_neon(el_kernels *t)
 {
     el_act_use_neon(t);
     el_matmul_use_neon(t);
     el_superblock_use_neon(t);
     el_floats_use_neon(t);
-    el_rows_use_neon(t);
     el_attention_use_neon(t);
+#if defined(__aarch64__) /* what changes rows in place cannot be done again when it met subnormals (aarch32_neon.h) */
+    el_rows_use_neon(t);
     el_maps_use_neon(t);
+#endif
 }
+#endif
 
+#if defined(__aarch64__)
 static void use_dotprod(el_kernels *t)
 {
     el_matmul_use_dotprod(t);
@@ -98,7 +102,7 @@ static const struct {
     {"dotprod", EL_CPU_DOTPROD | EL_CPU_NEON, use_dotprod},
     {"i8mm", EL_CPU_I8MM | EL_CPU_DOTPROD | EL_CPU_NEON, use_i8mm},
 #elif defined(EL_NEON32) /* 32-bit ARM from ARMv7 on */
-    {"neon", EL_CPU_NEON, el_matmul_use_neon32},
+    {"neon", EL_CPU_NEON, use_neon},
 #endif
 };
 

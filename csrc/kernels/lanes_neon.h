@@ -1,14 +1,11 @@
-/* lanes_neon.h - scalar_math.h's functions in four lanes, and sums in the order of kernels.h. For 64-bit ARM only: its
- * vector unit rounds and keeps subnormals as IEEE 754 says, the one of 32-bit ARM flushes them. */
+/* lanes_neon.h - scalar_math.h's functions in four lanes, and sums in the order of kernels.h. On 32-bit ARM what is
+ * rounded here is right as long as no subnormal number is met (aarch32_neon.h). */
 #ifndef EL_LANES_NEON_H
 #define EL_LANES_NEON_H
 
-#include <arm_neon.h>
-
+#include "aarch32_neon.h"
 #include "mem.h"
 #include "scalar_math.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 INLINE float32x4_t el_load_lanes(const float *x, int64_t n) /* the first n, at most 4; the others are 0 */
 {
@@ -54,8 +51,8 @@ INLINE float32x4_t el_fold_four(const float32x4_t four[4])
     float32x4_t two[2];
 
     for (int i = 0; i < 2; i++) {
-        const float64x2_t a = vreinterpretq_f64_f32(four[2 * i]), b = vreinterpretq_f64_f32(four[2 * i + 1]);
-        two[i] = vaddq_f32(vreinterpretq_f32_f64(vzip1q_f64(a, b)), vreinterpretq_f32_f64(vzip2q_f64(a, b)));
+        const uint64x2_t a = vreinterpretq_u64_f32(four[2 * i]), b = vreinterpretq_u64_f32(four[2 * i + 1]);
+        two[i] = vaddq_f32(vreinterpretq_f32_u64(vzip1q_u64(a, b)), vreinterpretq_f32_u64(vzip2q_u64(a, b)));
     }
     return vpaddq_f32(two[0], two[1]);
 }
@@ -65,11 +62,32 @@ INLINE float32x4_t el_larger(float32x4_t x, float32x4_t y) { return vbslq_f32(vc
 
 INLINE float el_largest_lane(float32x4_t v) { return vmaxvq_f32(v); } /* of no NaN */
 
+/* On 32-bit ARM results below 2^-126 are made by the scalar unit; there are none between -104, from where on they are 0,
+ * and minus infinity, the score of what is masked. */
+enum { EL_EXP_FIRST_NORMAL = -87 };
+
+INLINE float32x4_t el_exp_subnormals(float32x4_t y, float32x4_t x)
+{
+    const uint32x4_t zero = vcleq_f32(x, vdupq_n_f32(EL_EXP_MIN));
+    const uint32x4_t small = vbicq_u32(vcltq_f32(x, vdupq_n_f32(EL_EXP_FIRST_NORMAL)), zero);
+    float in[4], out[4];
+
+    y = vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), zero));
+    if (vmaxvq_u32(small) == 0)
+        return y;
+    vst1q_f32(in, x);
+    vst1q_f32(out, y);
+    for (int i = 0; i < 4; i++)
+        out[i] = in[i] < EL_EXP_FIRST_NORMAL ? el_expf(in[i]) : out[i];
+    return vld1q_f32(out);
+}
+
 /* fmin and fmax keep a NaN, as the function wants. */
 INLINE float32x4_t el_exp_lanes(float32x4_t x)
 {
+    const float least = EL_AARCH32 ? (float)EL_EXP_FIRST_NORMAL : EL_EXP_MIN;
     const float32x4_t one = vdupq_n_f32(1.0f);
-    const float32x4_t y = vmaxq_f32(vdupq_n_f32(EL_EXP_MIN), vminq_f32(vdupq_n_f32(EL_EXP_MAX), x));
+    const float32x4_t y = vmaxq_f32(vdupq_n_f32(least), vminq_f32(vdupq_n_f32(EL_EXP_MAX), x));
     const float32x4_t k = vrndnq_f32(vmulq_f32(y, vdupq_n_f32(EL_EXP_LOG2E)));
     const int32x4_t n = vcvtq_s32_f32(k), half = vshrq_n_s32(n, 1), bias = vdupq_n_s32(127);
     float32x4_t r = vfmaq_f32(y, k, vdupq_n_f32(-EL_EXP_LN2_HIGH));
@@ -86,7 +104,8 @@ INLINE float32x4_t el_exp_lanes(float32x4_t x)
     p = vfmaq_f32(one, p, r);
     a = vshlq_n_s32(vaddq_s32(half, bias), 23);
     b = vshlq_n_s32(vaddq_s32(vsubq_s32(n, half), bias), 23);
-    return vmulq_f32(vmulq_f32(p, vreinterpretq_f32_s32(a)), vreinterpretq_f32_s32(b));
+    p = vmulq_f32(vmulq_f32(p, vreinterpretq_f32_s32(a)), vreinterpretq_f32_s32(b));
+    return EL_AARCH32 ? el_exp_subnormals(p, x) : p;
 }
 
 INLINE float32x4_t el_tanh_lanes(float32x4_t x)

@@ -1,0 +1,160 @@
+"""
+Instructions per product of a weight with an activation: edgellm's kernels beside ggml's, on each processor.
+
+    python cross/icount/kernels.py [--write] [CPU...]
+
+Both are static programs of the same compiler (tests/c/count_kernels.c), run under emulation with the counting plugin:
+a matrix times 1, 8 and 64 rows of activations, whose quantization counts. ggml is compiled for the processor itself,
+with contraction of multiplications and additions, and with its repacked weights where it has them for a type; edgellm
+chooses its kernels at run time. --write stores edgellm's counts in kernel_budgets.json, which proofs compare with 1 %
+tolerance (compared), and renews docs/instructions.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from common import ROOT, Stop, run, say, step, target_named  # noqa: E402
+from icount.count import TOLERANCE, emulator, plugin  # noqa: E402
+
+BUDGETS = HERE / "kernel_budgets.json"
+TABLE = ROOT / "docs" / "instructions.md"
+N_ROWS, K, N_X = 256, 2048, (1, 8, 64)  # a matrix, and how many rows of activations
+
+
+class Peer(NamedTuple):
+    """How a processor is served: the target with static programs, our kernels, ggml's flags."""
+
+    target: str
+    isa: str
+    march: str
+    about: str
+
+
+CPUS = {
+    "cortex-a7": Peer("musl-armv7", "neon", "", "Pi 2, or any Pi with a 32-bit system"),
+    "cortex-a53": Peer("musl-aarch64", "neon", "", "Pi 3, Zero 2; Pi 4 has the same kernels"),
+    "cortex-a76": Peer("musl-aarch64", "dotprod", "-march=armv8.2-a+dotprod+fp16", "Pi 5"),
+    "max,sve=off": Peer("musl-aarch64", "i8mm", "-march=armv8.2-a+dotprod+fp16+i8mm", "Snapdragon X, Apple's chips"),
+}
+GETPPID = {"aarch64": 173, "arm": 64}  # Linux's numbers: the mark
+
+Counts = dict[str, dict[str, int]]  # type: {n_x: instructions}
+
+
+def programs(cpu: str, *, ggml: bool) -> Path:
+    """The compiled count_kernels for *cpu*, with our sources as they ship or ggml's as they suit it best."""
+    from prove_c import compile_programs
+
+    peer = CPUS[cpu]
+    if not ggml:
+        return compile_programs(target_named(peer.target), ["count_kernels"]) / "count_kernels"
+    # -Xclang comes last, after our own -ffp-contract=off.
+    flags = f"{peer.march} -DGGML_USE_CPU_REPACK -Xclang -ffp-contract=fast".strip()
+    suffix = f"ggml-{peer.isa}"
+    return compile_programs(target_named(peer.target), ["count_kernels"], suffix=suffix, flags=flags) / "count_kernels"
+
+
+def count(program: Path, qemu: Path, cpu: str, what: str) -> Counts:
+    """
+    Instructions of each product: *what* is one of our instruction sets, or ggml.
+
+    Raises:
+        Stop: The program failed.
+    """
+    with tempfile.NamedTemporaryFile(prefix="edgellm-icount-") as file:
+        options = f"{plugin()},out={file.name},mark={GETPPID[qemu.name.removeprefix('qemu-')]}"
+        words = [qemu, "-cpu", cpu, "-plugin", options, program, what, N_ROWS, K, *N_X]
+        said = run([str(word) for word in words], f"counting {what} on {cpu}", quiet=True)
+        marks = [int(line) for line in Path(file.name).read_text().split()]
+    found: Counts = {}
+    for i, line in enumerate(said.splitlines()):
+        name, n_x = line.split()
+        found.setdefault(name, {})[n_x] = marks[2 * i + 1] - marks[2 * i]
+    return found
+
+
+def excess(cpu: str, counts: Counts) -> str:
+    """What takes more than is stored for *cpu*, in words; "" when nothing does."""
+    known: Counts = json.loads(BUDGETS.read_text()).get(cpu, {})
+    return "; ".join(
+        f"{name} with {n_x} rows takes {counts[name][n_x]}, stored {n}"
+        for name, stored in known.items()
+        for n_x, n in stored.items()
+        if counts[name][n_x] > n * (1 + TOLERANCE)
+    )
+
+
+def per_product(counts: Counts, name: str, n_x: int) -> float:
+    """Instructions per weight and row of activations."""
+    return counts[name][str(n_x)] / (N_ROWS * K * n_x)
+
+
+def table(found: Mapping[str, tuple[Counts, Counts]]) -> str:
+    """Ours / ggml's for each type and processor, as Markdown."""
+    lines = []
+    for cpu, (ours, ggmls) in found.items():
+        peer = CPUS[cpu]
+        lines += [
+            f"## {cpu}: {peer.isa}", "", f"{peer.about}.", "",
+            "| type | " + " | ".join(f"{n} row{'s' * (n > 1)}: edgellm | ggml | ratio" for n in N_X) + " |",
+            "| --- |" + " --: |" * (3 * len(N_X)),
+        ]  # fmt: skip
+        for name in ours:
+            cells = []
+            for n in N_X:
+                own, other = per_product(ours, name, n), per_product(ggmls, name, n)
+                cells += [f"{own:.3f}", f"{other:.3f}", f"{own / other:.2f}"]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+HEAD = f"""# Instructions per product
+
+There is no ARM machine here to take times on, so instructions are counted under emulation: exact, the same every time,
+and no more than a hint of speed. `python cross/icount/kernels.py --write` makes this page: a matrix of {N_ROWS} x {K}
+weights times 1, {N_X[1]} and {N_X[2]} rows of activations, quantization of the activations included, one thread,
+instructions per weight and row. edgellm chooses its kernels at run time; ggml is compiled for the processor, with its
+repacked weights where it has them (edgellm reads the file's layout, `docs/ARCHITECTURE.md`).
+
+"""
+
+
+def main() -> int:
+    """Count, print the table, store when asked to."""
+    cpus = [word for word in sys.argv[1:] if not word.startswith("-")] or list(CPUS)
+    found: dict[str, tuple[Counts, Counts]] = {}
+    for cpu in cpus:
+        if cpu not in CPUS:
+            raise Stop(f"'{cpu}' is not counted; there are: {', '.join(CPUS)}")
+        qemu = emulator(target_named(CPUS[cpu].target))
+        if not qemu:
+            raise Stop(f"{target_named(CPUS[cpu].target)['emulator']} is not installed: apt-get install qemu-user")
+        with step(f"{cpu}: products"):
+            ours = count(programs(cpu, ggml=False), qemu, cpu, CPUS[cpu].isa)
+            found[cpu] = (ours, count(programs(cpu, ggml=True), qemu, cpu, "ggml"))
+    text = table(found)
+    print(text)
+    if "--write" in sys.argv:
+        known = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
+        BUDGETS.write_text(json.dumps({**known, **{cpu: ours for cpu, (ours, _) in found.items()}}, indent=1) + "\n")
+        if list(found) == list(CPUS):
+            TABLE.write_text(HEAD + text)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except Stop as error:
+        say(f"cross/icount/kernels.py: {error}")
+        raise SystemExit(2) from None
