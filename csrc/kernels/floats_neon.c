@@ -1,5 +1,6 @@
 /* floats_neon.c - F32, F16 and BF16 weights: the 16 partial sums of the rule are four registers, lanes run along K.
- * Small tiles (weight rows by activation rows) share what is loaded; 24 of the 32 registers hold sums. */
+ * Small tiles (weight rows by activation rows) share what is loaded; 24 of the 32 registers hold sums, on 32-bit ARM 8
+ * of 16. */
 #include "lanes_neon.h"
 
 #include "blocks.h"
@@ -7,7 +8,7 @@
 INLINE size_t element_bytes(int type) { return type == EL_TYPE_F32 ? 4 : 2; }
 
 /* Weights i .. i + 3 as floats. */
-INLINE float32x4_t load_4(int type, const uint8_t *w, int64_t i)
+INLINE float32x4_t load_4(int type, const uint8_t *w, ptrdiff_t i)
 {
     uint16x4_t v;
 
@@ -24,14 +25,18 @@ typedef struct sums {
 
 /* 16 weights of each row, starting i elements in. */
 INLINE void add_16(int type, int n_w, int n_x, sums *s, const uint8_t *w, size_t row_bytes, const uint8_t *x,
-                   size_t x_stride, int64_t i)
+                   size_t x_stride, ptrdiff_t i)
 {
+    EL_UNROLLED
     for (int l = 0; l < 4; l++) {
         float32x4_t a[4];
+        EL_UNROLLED
         for (int r = 0; r < n_w; r++)
             a[r] = load_4(type, w + (size_t)r * row_bytes, i + 4 * l);
+        EL_UNROLLED
         for (int j = 0; j < n_x; j++) {
             const float32x4_t b = vld1q_f32((const float *)(x + (size_t)j * x_stride) + i + 4 * l);
+            EL_UNROLLED
             for (int r = 0; r < n_w; r++)
                 s->p[r][j][l] = vfmaq_f32(s->p[r][j][l], a[r], b);
         }
@@ -43,23 +48,35 @@ INLINE void tile(int type, int n_w, int n_x, float *y, int64_t ldy, const uint8_
 {
     const size_t whole = (size_t)k / 16 * 16, rest = (size_t)k - whole, bytes = element_bytes(type);
     sums s;
+    ptrdiff_t i = 0;
 
+    EL_UNROLLED
     for (int r = 0; r < n_w; r++)
+        EL_UNROLLED
         for (int j = 0; j < n_x; j++)
+            EL_UNROLLED
             for (int l = 0; l < 4; l++)
                 s.p[r][j][l] = vdupq_n_f32(0);
-    for (int64_t i = 0; i < (int64_t)whole; i += 16)
+    for (; i + 32 <= (ptrdiff_t)whole; i += 32) { /* twice: addresses are half as much work */
+        add_16(type, n_w, n_x, &s, w, row_bytes, x, x_stride, i);
+        add_16(type, n_w, n_x, &s, w, row_bytes, x, x_stride, i + 16);
+    }
+    if (i < (ptrdiff_t)whole)
         add_16(type, n_w, n_x, &s, w, row_bytes, x, x_stride, i);
     if (rest) { /* padded with zeros on both sides; nothing past the rows is read */
         uint8_t w_rest[4][64] = {{0}};
         float x_rest[3][16] = {{0}};
+        EL_UNROLLED
         for (int r = 0; r < n_w; r++)
             memcpy(w_rest[r], w + (size_t)r * row_bytes + whole * bytes, rest * bytes);
+        EL_UNROLLED
         for (int j = 0; j < n_x; j++)
             memcpy(x_rest[j], x + (size_t)j * x_stride + whole * sizeof(float), rest * sizeof(float));
         add_16(type, n_w, n_x, &s, w_rest[0], sizeof w_rest[0], (const uint8_t *)x_rest[0], sizeof x_rest[0], 0);
     }
+    EL_UNROLLED
     for (int r = 0; r < n_w; r++)
+        EL_UNROLLED
         for (int j = 0; j < n_x; j++)
             y[j * ldy + r] = el_fold_lanes(s.p[r][j]);
     if (el_met_subnormals()) {
@@ -76,6 +93,10 @@ INLINE void strip(int type, int n_w, int n_x_most, float *y, int64_t ldy, const 
 
     for (; j + n_x_most <= n_x; j += n_x_most)
         tile(type, n_w, n_x_most, y + j * ldy, ldy, w, row_bytes, x + (size_t)j * x_stride, x_stride, k);
+    if (n_x_most > 2 && j + 2 == n_x) {
+        tile(type, n_w, 2, y + j * ldy, ldy, w, row_bytes, x + (size_t)j * x_stride, x_stride, k);
+        return;
+    }
     for (; j < n_x; j++)
         tile(type, n_w, 1, y + j * ldy, ldy, w, row_bytes, x + (size_t)j * x_stride, x_stride, k);
 }
@@ -86,11 +107,11 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
     int64_t r = 0;
 
     el_watch_subnormals();
-    if (n_x == 1)
+    if (n_x == 1 && !EL_AARCH32)
         for (; r + 4 <= n_rows; r += 4)
             strip(type, 4, 1, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);
     for (; r + 2 <= n_rows; r += 2)
-        strip(type, 2, 3, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);
+        strip(type, 2, EL_AARCH32 ? 1 : 3, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);
     for (; r < n_rows; r++)
         strip(type, 1, 3, y + r, ldy, w + (size_t)r * row_bytes, row_bytes, x, x_stride, n_x, k);
 }

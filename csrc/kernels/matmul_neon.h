@@ -71,6 +71,7 @@ INLINE void unpack_row(int type, int8x16_t *low, int8x16_t *high, const uint8_t 
 /* w[r] and w[4 + r]: the halves of row r's block. */
 INLINE void unpack_rows(int type, int8x16_t w[2 * LANES], const uint8_t *const p[LANES], size_t at)
 {
+    EL_UNROLLED
     for (int r = 0; r < LANES; r++)
         unpack_row(type, &w[r], &w[LANES + r], p[r] + at);
 }
@@ -111,7 +112,7 @@ INLINE float32x4_t gemv_4(int type, const uint8_t *const p[LANES], const uint8_t
     float32x4_t acc = vdupq_n_f32(0);
     size_t at = 0;
 
-    for (int64_t b = 0; b < k / 32; b++, at += block_bytes(type)) {
+    for (ptrdiff_t b = 0; b < (ptrdiff_t)(k / 32); b++, at += block_bytes(type)) {
         const int8x16_t q[2] = {vld1q_s8((const int8_t *)x + 32 * b), vld1q_s8((const int8_t *)x + 32 * b + 16)};
         int8x16_t w[2 * LANES];
         int32x4_t sum;
@@ -132,43 +133,56 @@ INLINE void pack_block(int type, int8x16_t packed[8], const uint8_t *const p[LAN
 
     unpack_rows(type, w, p, at);
     if (type == EL_TYPE_Q4_0)
+        EL_UNROLLED
         for (int i = 0; i < 2 * LANES; i++)
             w[i] = vsubq_s8(w[i], vdupq_n_s8(8));
     pack(packed, w);
     pack(packed + 4, w + 4);
 }
 
-/* acc[g][j]: the sums of the four rows of group g for activation row j. */
-INLINE void gemm(int type, float32x4_t acc[GROUPS][X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x,
-                 size_t x_stride, int64_t n_x, int64_t k)
+/* A block times n activation rows, at most X_STEP, `next` bytes apart. */
+INLINE void add_block(int type, int n, float32x4_t acc[][GROUPS], int8x16_t w[GROUPS][8], const row_scales scales[GROUPS],
+                      const uint8_t *x, size_t next, int64_t k, ptrdiff_t b)
 {
-    const size_t d_at = el_act32_d(k), s_at = el_act32_s(k);
+    const acts q = load_acts((const int8_t *)x + 32 * b, next);
+
+    EL_UNROLLED
+    for (int g = 0; g < GROUPS; g++) {
+        int32x4_t sum[X_STEP];
+        sums_32(most_of(type), sum, w[g], &q);
+        EL_UNROLLED
+        for (int i = 0; i < n; i++) {
+            const uint8_t *per_block = x + (size_t)i * next + 4 * b;
+            acc[i][g] = step(type, acc[i][g], sum[i], scales[g], float_at(per_block + el_act32_d(k)),
+                             float_at(per_block + el_act32_s(k)));
+        }
+    }
+}
+
+/* acc[j][g]: the sums of the four rows of group g for activation row j. */
+INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *const p[ROWS], const uint8_t *x,
+                 size_t x_stride, ptrdiff_t n_x, int64_t k)
+{
     int8x16_t w[GROUPS][8];
     row_scales scales[GROUPS];
     size_t at = 0;
 
-    for (int g = 0; g < GROUPS; g++)
-        for (int64_t j = 0; j < n_x; j++)
-            acc[g][j] = vdupq_n_f32(0);
-    for (int64_t b = 0; b < k / 32; b++, at += block_bytes(type)) {
+    for (ptrdiff_t j = 0; j < n_x; j++)
+        EL_UNROLLED
+        for (int g = 0; g < GROUPS; g++)
+            acc[j][g] = vdupq_n_f32(0);
+    for (ptrdiff_t b = 0; b < (ptrdiff_t)(k / 32); b++, at += block_bytes(type)) {
+        const uint8_t *row = x;
+        ptrdiff_t j = 0;
+        EL_UNROLLED
         for (int g = 0; g < GROUPS; g++) {
             pack_block(type, w[g], p + LANES * g, at);
             scales[g] = scales_at(type, p + LANES * g, at);
         }
-        for (int64_t j = 0; j < n_x; j += X_STEP) {
-            const uint8_t *row = x + (size_t)j * x_stride;
-            const size_t next = j + 1 < n_x ? x_stride : 0; /* without a partner the row is its own */
-            const acts q = load_acts((const int8_t *)row + 32 * b, next);
-            for (int g = 0; g < GROUPS; g++) {
-                int32x4_t sum[X_STEP];
-                sums_32(most_of(type), sum, w[g], &q);
-                for (int i = 0; i < X_STEP; i++) {
-                    const uint8_t *per_block = row + (size_t)i * next + 4 * b;
-                    acc[g][j + i] = step(type, acc[g][j + i], sum[i], scales[g], float_at(per_block + d_at),
-                                         float_at(per_block + s_at));
-                }
-            }
-        }
+        for (; j + X_STEP <= n_x; j += X_STEP, row += X_STEP * x_stride)
+            add_block(type, X_STEP, acc + j, w, scales, row, x_stride, k, b);
+        if (X_STEP > 1 && j < n_x) /* without a partner the row is its own */
+            add_block(type, 1, acc + j, w, scales, row, 0, k, b);
     }
 }
 

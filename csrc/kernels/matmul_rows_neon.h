@@ -14,7 +14,7 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
                    const uint8_t *x, size_t x_stride, int64_t n_x, int64_t k)
 {
     const uint8_t *p[ROWS];
-    float32x4_t acc[GROUPS][X_CHUNK];
+    float32x4_t acc[X_CHUNK][GROUPS];
 
     el_watch_subnormals();
     if (n_x == 1) {
@@ -27,13 +27,13 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
         return;
     }
     for (int64_t first = 0; first < n_x; first += X_CHUNK) {
-        const int64_t n = EL_MIN(n_x - first, (int64_t)X_CHUNK);
+        const ptrdiff_t n = (ptrdiff_t)EL_MIN(n_x - first, (int64_t)X_CHUNK);
         for (int64_t row = 0; row < n_rows; row += ROWS) {
             row_pointers(p, ROWS, w, row_bytes, row, n_rows);
             gemm(type, acc, p, x + (size_t)first * x_stride, x_stride, n, k);
-            for (int64_t j = 0; j < n; j++)
+            for (ptrdiff_t j = 0; j < n; j++)
                 for (int g = 0; g < GROUPS; g++)
-                    el_store_lanes(y + (first + j) * ldy + row + LANES * g, acc[g][j], n_rows - row - LANES * g);
+                    el_store_lanes(y + (first + j) * ldy + row + LANES * g, acc[j][g], n_rows - row - LANES * g);
             if (el_met_subnormals())
                 redo(type, y + first * ldy + row, ldy, p, EL_MIN(n_rows - row, (int64_t)ROWS),
                      x + (size_t)first * x_stride, x_stride, n, k);

@@ -22,9 +22,11 @@ INLINE void pack(int8x16_t packed[4], const int8x16_t row[LANES])
 {
     uint32x4_t in[4], out[4];
 
+    EL_UNROLLED
     for (int r = 0; r < LANES; r++)
         in[r] = vreinterpretq_u32_s8(row[r]);
     transpose_4(out, in);
+    EL_UNROLLED
     for (int s = 0; s < 4; s++)
         packed[s] = vreinterpretq_s8_u32(out[s]);
 }

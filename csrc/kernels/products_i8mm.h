@@ -32,6 +32,7 @@ INLINE acts load_acts(const int8_t *q, size_t x_stride)
 /* packed[2 p + h]: weights 8 h .. 8 h + 7 of rows 2 p and 2 p + 1. */
 INLINE void pack(int8x16_t packed[4], const int8x16_t row[LANES])
 {
+    EL_UNROLLED
     for (int p = 0; p < 2; p++) {
         packed[2 * p] = low_halves(row[2 * p], row[2 * p + 1]);
         packed[2 * p + 1] = high_halves(row[2 * p], row[2 * p + 1]);

@@ -48,10 +48,38 @@ INLINE int32x4_t fold_rows(int most, int n_products, const int16x8_t v[LANES])
                       vpaddq_s32(vpaddlq_s16(v[2]), vpaddlq_s16(v[3])));
 }
 
+/* Scales of 16 groups, for add_unit_16 and add_unit_32: total and 16 products, or 32, times scale i; in lanes. */
+typedef struct unit_scales {
+    int16x8_t v[2];
+} unit_scales;
+
+INLINE unit_scales unit_scales_of(int16x8_t a, int16x8_t b) { return (unit_scales){{a, b}}; }
+
+INLINE int32x4_t add_scaled(int32x4_t total, int16x8_t v, int16_t scale)
+{
+    return vmlal_n_s16(vmlal_n_s16(total, vget_low_s16(v), scale), vget_high_s16(v), scale);
+}
+
+INLINE int32x4_t add_unit_16(int32x4_t total, int8x16_t w, int8x16_t x, const unit_scales *s, int i)
+{
+    return add_scaled(total, dot_16(w, x), s->v[i / 8][i % 8]);
+}
+
+INLINE int32x4_t add_unit_32(int most, int32x4_t total, const int8x16_t w[2], const int8x16_t x[2],
+                             const unit_scales *s, int i)
+{
+    const int16x8_t v = dot_16(w[0], x[0]);
+
+    if (fits(most, 4))
+        return add_scaled(total, add_dot_16(v, w[1], x[1]), s->v[i / 8][i % 8]);
+    return add_scaled(add_scaled(total, v, s->v[i / 8][i % 8]), dot_16(w[1], x[1]), s->v[i / 8][i % 8]);
+}
+
 INLINE int32x4_t dots_16(int most, const int8x16_t w[LANES], int8x16_t x)
 {
     int16x8_t v[LANES];
 
+    EL_UNROLLED
     for (int r = 0; r < LANES; r++)
         v[r] = dot_16(w[r], x);
     return fold_rows(most, 2, v);
@@ -62,6 +90,7 @@ INLINE int32x4_t dots_32(int most, const int8x16_t w[2 * LANES], const int8x16_t
     int16x8_t v[LANES];
     int32x4_t wide[LANES];
 
+    EL_UNROLLED
     for (int r = 0; r < LANES; r++) {
         v[r] = dot_16(w[r], x[0]);
         if (fits(most, 4))
@@ -77,6 +106,7 @@ INLINE int32x4_t dots_32(int most, const int8x16_t w[2 * LANES], const int8x16_t
 /* Rows in lanes would need every four activations spread and gain nothing. */
 INLINE void pack(int8x16_t packed[4], const int8x16_t row[LANES])
 {
+    EL_UNROLLED
     for (int r = 0; r < LANES; r++)
         packed[r] = row[r];
 }

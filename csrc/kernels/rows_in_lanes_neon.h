@@ -77,9 +77,11 @@ INLINE void transpose_at(uint8x16_t out[4], const uint8_t *const p[LANES], size_
 {
     uint32x4_t row[4], v[4];
 
+    EL_UNROLLED
     for (int r = 0; r < LANES; r++)
         row[r] = vreinterpretq_u32_u8(vld1q_u8(p[r] + at));
     transpose_4(v, row);
+    EL_UNROLLED
     for (int s = 0; s < 4; s++)
         out[s] = vreinterpretq_u8_u32(v[s]);
 }

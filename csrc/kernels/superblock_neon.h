@@ -48,6 +48,7 @@ INLINE int8x16_t unit(int type, int s, int e, const uint8_t *block)
 /* w[r] and w[4 + r]: the units of row r's sub-block. */
 INLINE void units(int type, int s, int8x16_t w[2 * LANES], const uint8_t *const p[LANES], size_t at)
 {
+    EL_UNROLLED
     for (int r = 0; r < LANES; r++) {
         w[r] = unit(type, s, 0, p[r] + at);
         w[LANES + r] = unit(type, s, 1, p[r] + at);
@@ -73,18 +74,21 @@ INLINE int32x4_t byte_of(uint8x16_t v, int i)
 /* quads[t]: the bytes of groups 4 t .. 4 t + 3. */
 INLINE void set_scales(sub_scales *s, const uint8x16_t *quads, int n)
 {
+    EL_UNROLLED
     for (int g = 0; g < n; g++)
         s->scale[g] = byte_of(quads[g / 4], g % 4);
 }
 
 INLINE void set_minima(sub_scales *s, const uint8x16_t *quads, int n)
 {
+    EL_UNROLLED
     for (int g = 0; g < n; g++)
         s->min[g] = vmovn_s32(byte_of(quads[g / 4], g % 4));
 }
 
 INLINE void scales_as_minima(sub_scales *s)
 {
+    EL_UNROLLED
     for (int g = 0; g < 16; g++)
         s->min[g] = vmovn_s32(s->scale[g]);
 }
@@ -94,6 +98,7 @@ INLINE void scales_q2_k(sub_scales *s, const uint8_t *const p[LANES], size_t at)
     uint8x16_t v[4], scales[4], mins[4];
 
     transpose_at(v, p, at);
+    EL_UNROLLED
     for (int t = 0; t < 4; t++) {
         scales[t] = low_nibbles(v[t]);
         mins[t] = high_nibbles(v[t]);
@@ -149,6 +154,7 @@ INLINE void scales_iq4_xs(sub_scales *s, const uint8_t *const p[LANES], size_t a
     const uint32x4_t head = gather_32(p, at), low = gather_32(p, at + EL_IQ4_XS_LOW);
 
     s->d = el_floats_of(vmovn_u32(head));
+    EL_UNROLLED
     for (int g = 0; g < 8; g++) {
         const uint32x4_t a = vandq_u32(low >> vdupq_n_u32((uint32_t)(4 * g)), vdupq_n_u32(15));
         const uint32x4_t b = vandq_u32(head >> vdupq_n_u32((uint32_t)(12 + 2 * g)), vdupq_n_u32(48));
@@ -185,7 +191,7 @@ INLINE int32x4_t add_minima_8(int32x4_t total, const int16x4_t min[8], const int
 }
 
 /* Sum of min (or scale) times the activations' sums, over super-block b of activation row x. */
-INLINE int32x4_t minima(int type, const sub_scales *s, const uint8_t *x, int64_t k, int64_t b)
+INLINE int32x4_t minima(int type, const sub_scales *s, const uint8_t *x, int64_t k, ptrdiff_t b)
 {
     const int16_t *sum16 = (const int16_t *)(x + el_act256_sum16(k)) + 16 * b;
     const int16_t *sum32 = (const int16_t *)(x + el_act256_sum32(k)) + 8 * b;
@@ -197,7 +203,7 @@ INLINE int32x4_t minima(int type, const sub_scales *s, const uint8_t *x, int64_t
 
 /* The float steps of super-block b. */
 INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t total, const sub_scales *s, const uint8_t *x, int64_t k,
-                        int64_t b)
+                        ptrdiff_t b)
 {
     const float d = float_at(x + el_act256_d(k) + 4 * b);
 
@@ -224,39 +230,7 @@ INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t total, const sub_sc
  * row of Q6_K on neon took 1.27 instructions per byte instead of 0.75 (counted by a plugin of qemu 7.2). */
 INLINE void in_order(void) { __asm__ volatile("" ::: "memory"); }
 
-INLINE int32x4_t add_sub_block(int type, int s, int32x4_t total, const uint8_t *const p[LANES], size_t at,
-                               const int8_t *q, const sub_scales *scales)
-{
-    int8x16_t w[2 * LANES], x[2];
-
-    in_order();
-    x[0] = vld1q_s8(q);
-    x[1] = vld1q_s8(q + 16);
-    units(type, s, w, p, at);
-    if (!by_16(type))
-        return vmlaq_s32(total, dots_32(most_of(type), w, x), scales->scale[s]);
-    total = vmlaq_s32(total, dots_16(most_of(type), w, x[0]), scales->scale[2 * s]);
-    return vmlaq_s32(total, dots_16(most_of(type), w + LANES, x[1]), scales->scale[2 * s + 1]);
-}
-
-INLINE float32x4_t gemv_4(int type, const uint8_t *const p[LANES], const uint8_t *x, int64_t k)
-{
-    float32x4_t acc = vdupq_n_f32(0);
-    size_t at = 0;
-
-    for (int64_t b = 0; b < k / 256; b++, at += block_bytes(type)) {
-        int32x4_t total = vdupq_n_s32(0);
-        sub_scales scales;
-        scales_at(type, &scales, p, at);
-#define DO(S) total = add_sub_block(type, S, total, p, at, (const int8_t *)x + 256 * b + 32 * (S), &scales)
-        EACH_SUB_BLOCK(DO);
-#undef DO
-        if (offset_of(type)) /* 4 and 32 are powers of two */
-            total = vsubq_s32(total, vmulq_n_s32(minima(type, &scales, x, k, b), offset_of(type)));
-        acc = step(type, acc, total, &scales, x, k, b);
-    }
-    return acc;
-}
+#include "superblock_one_neon.h"
 
 /* ---- several activation rows ---------------------------------------------------------- */
 
@@ -266,64 +240,80 @@ INLINE void pack_sub_block(int type, int s, int8x16_t packed[8], const uint8_t *
 
     units(type, s, w, p, at);
     if (offset_of(type))
+        EL_UNROLLED
         for (int i = 0; i < 2 * LANES; i++)
             w[i] = vsubq_s8(w[i], vdupq_n_s8((int8_t)offset_of(type)));
     pack(packed, w);
     pack(packed + 4, w + 4);
 }
 
-/* total[g][j] of every activation row. q: sub-block s of the first one. */
-INLINE void add_sub_block_lanes(int type, int s, int32x4_t total[GROUPS][X_CHUNK], const uint8_t *const p[ROWS],
-                                size_t at, const int8_t *q, size_t x_stride, int64_t n_x,
-                                const sub_scales scales[GROUPS])
+/* Sub-block s times n activation rows, at most X_STEP, `next` bytes apart. */
+INLINE void add_sub_block_lanes(int type, int n, int s, int32x4_t total[][GROUPS], int8x16_t w[GROUPS][8],
+                                const sub_scales scales[GROUPS], const int8_t *q, size_t next)
 {
-    int8x16_t w[GROUPS][8];
+    const acts x = load_acts(q, next);
 
-    in_order();
-    for (int g = 0; g < GROUPS; g++)
-        pack_sub_block(type, s, w[g], p + LANES * g, at);
-    for (int64_t j = 0; j < n_x; j += X_STEP) {
-        const acts x = load_acts(q + (size_t)j * x_stride, j + 1 < n_x ? x_stride : 0);
-        for (int g = 0; g < GROUPS; g++) {
-            const int32x4_t scale = scales[g].scale[by_16(type) ? 2 * s : s];
-            int32x4_t a[X_STEP], b[X_STEP];
-            if (by_16(type)) {
-                sums_16(most_of(type), a, w[g], &x, 0);
-                sums_16(most_of(type), b, w[g] + 4, &x, 1);
-            } else {
-                sums_32(most_of(type), a, w[g], &x);
-            }
-            for (int i = 0; i < X_STEP; i++) {
-                int32x4_t sum = s ? vmlaq_s32(total[g][j + i], a[i], scale) : vmulq_s32(a[i], scale);
-                if (by_16(type))
-                    sum = vmlaq_s32(sum, b[i], scales[g].scale[2 * s + 1]);
-                total[g][j + i] = sum;
-            }
+    EL_UNROLLED
+    for (int g = 0; g < GROUPS; g++) {
+        const int32x4_t scale = scales[g].scale[by_16(type) ? 2 * s : s];
+        int32x4_t a[X_STEP], b[X_STEP];
+        if (by_16(type)) {
+            sums_16(most_of(type), a, w[g], &x, 0);
+            sums_16(most_of(type), b, w[g] + 4, &x, 1);
+        } else {
+            sums_32(most_of(type), a, w[g], &x);
+        }
+        EL_UNROLLED
+        for (int i = 0; i < n; i++) {
+            int32x4_t sum = s ? vmlaq_s32(total[i][g], a[i], scale) : vmulq_s32(a[i], scale);
+            if (by_16(type))
+                sum = vmlaq_s32(sum, b[i], scales[g].scale[2 * s + 1]);
+            total[i][g] = sum;
         }
     }
 }
 
-/* acc[g][j]: the sums of the four rows of group g for activation row j. */
-INLINE void gemm(int type, float32x4_t acc[GROUPS][X_CHUNK], const uint8_t *const p[ROWS], const uint8_t *x,
-                 size_t x_stride, int64_t n_x, int64_t k)
+/* total[j][g] of every activation row. q: sub-block s of the first one. */
+INLINE void add_sub_blocks(int type, int s, int32x4_t total[X_CHUNK][GROUPS], const uint8_t *const p[ROWS], size_t at,
+                           const int8_t *q, size_t x_stride, ptrdiff_t n_x, const sub_scales scales[GROUPS])
 {
-    int32x4_t total[GROUPS][X_CHUNK];
+    int8x16_t w[GROUPS][8];
+    ptrdiff_t j = 0;
+
+    in_order();
+    EL_UNROLLED
+    for (int g = 0; g < GROUPS; g++)
+        pack_sub_block(type, s, w[g], p + LANES * g, at);
+    for (; j + X_STEP <= n_x; j += X_STEP, q += X_STEP * x_stride)
+        add_sub_block_lanes(type, X_STEP, s, total + j, w, scales, q, x_stride);
+    if (X_STEP > 1 && j < n_x) /* without a partner the row is its own */
+        add_sub_block_lanes(type, 1, s, total + j, w, scales, q, 0);
+}
+
+/* acc[j][g]: the sums of the four rows of group g for activation row j. */
+INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *const p[ROWS], const uint8_t *x,
+                 size_t x_stride, ptrdiff_t n_x, int64_t k)
+{
+    int32x4_t total[X_CHUNK][GROUPS];
     sub_scales scales[GROUPS];
     size_t at = 0;
 
-    for (int g = 0; g < GROUPS; g++)
-        for (int64_t j = 0; j < n_x; j++)
-            acc[g][j] = vdupq_n_f32(0);
-    for (int64_t b = 0; b < k / 256; b++, at += block_bytes(type)) {
+    for (ptrdiff_t j = 0; j < n_x; j++)
+        EL_UNROLLED
+        for (int g = 0; g < GROUPS; g++)
+            acc[j][g] = vdupq_n_f32(0);
+    for (ptrdiff_t b = 0; b < (ptrdiff_t)(k / 256); b++, at += block_bytes(type)) {
         const int8_t *q = (const int8_t *)x + 256 * b;
+        EL_UNROLLED
         for (int g = 0; g < GROUPS; g++)
             scales_at(type, &scales[g], p + LANES * g, at);
-#define DO(S) add_sub_block_lanes(type, S, total, p, at, q + 32 * (S), x_stride, n_x, scales)
+#define DO(S) add_sub_blocks(type, S, total, p, at, q + 32 * (S), x_stride, n_x, scales)
         EACH_SUB_BLOCK(DO);
 #undef DO
-        for (int g = 0; g < GROUPS; g++)
-            for (int64_t j = 0; j < n_x; j++)
-                acc[g][j] = step(type, acc[g][j], total[g][j], &scales[g], x + (size_t)j * x_stride, k, b);
+        for (ptrdiff_t j = 0; j < n_x; j++)
+            EL_UNROLLED
+            for (int g = 0; g < GROUPS; g++)
+                acc[j][g] = step(type, acc[j][g], total[j][g], &scales[g], x + (size_t)j * x_stride, k, b);
     }
 }
 

@@ -122,6 +122,8 @@ static void ggmls(int type, int64_t n_rows, int64_t k, int64_t n_x)
     ggml_free(rest);
 }
 
+static void silent(enum ggml_log_level level, const char *text, void *data) { (void)level, (void)text, (void)data; }
+
 int main(int argc, char **argv)
 {
     const el_kernels *t = argc > 1 ? el_kernels_named(argv[1]) : NULL;
@@ -130,6 +132,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "count_kernels ISA|ggml N_ROWS K N_X...\n");
         return 2;
     }
+    ggml_log_set(silent, NULL);
     ggml_cpu_init();
     for (size_t i = 0; i < EL_COUNT(types); i++)
         for (int a = 4; a < argc; a++) {
