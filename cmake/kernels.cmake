@@ -24,6 +24,10 @@ file(GLOB kernels CONFIGURE_DEPENDS csrc/kernels/*.c)
 add_library(edgellm_kernels OBJECT)
 if(EL_ARCH STREQUAL "arm32" AND "neon" IN_LIST EL_ISAS_arm32)
   set(EL_FLAGS_neon -march=armv7-a -mfpu=neon-vfpv4)
+  check_c_compiler_flag(-mfp16-format=ieee EL_HAS_FP16_FORMAT) # gcc has no half floats without it, clang not the flag
+  if(EL_HAS_FP16_FORMAT)
+    list(APPEND EL_FLAGS_neon -mfp16-format=ieee)
+  endif()
   list(FILTER kernels EXCLUDE REGEX "/(rows|maps)_neon\\.c$") # kernels.c says why
   target_compile_definitions(edgellm_kernels PRIVATE EL_NEON32)
 endif()

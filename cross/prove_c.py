@@ -3,6 +3,7 @@ Proofs for machines whose Python cannot be had here: the same sources as static 
 
     test_base, test_kernels    every kernel variant against plain C
     print_logits               the model of every weight type: the same bits on each processor
+    count_kernels              no product takes more instructions than stored (icount/kernels.py)
 
 The wheel's library differs from them in how it is linked, not in what is compiled; check.py looks at that.
 """
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from build import toolchain
-from common import ROOT, run, step
+from common import ROOT, Stop, run, step
+from icount import kernels
+from icount.count import emulator as emulator_with_plugins
 from prove import FIXTURE, TIMEOUT, Proofs, tools
 from zigtools import environment, installed, wrappers
 
-PROGRAMS = ["test_base", "test_kernels", "print_logits"]
+PROGRAMS = ["test_base", "test_kernels", "print_logits", "count_kernels"]
 
 
 def prove_c(target: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -42,7 +45,17 @@ def prove_c(target: Mapping[str, Any]) -> list[dict[str, str]]:
             proofs.add(
                 "logits", cpu, fault or ("" if line == first else "other bits than on the first processor"), line
             )
+            if cpu in kernels.CPUS and (qemu := emulator_with_plugins(target)):
+                proofs.add("products", cpu, too_many(programs / "count_kernels", qemu, cpu), "instructions as stored")
     return proofs.results
+
+
+def too_many(program: Path, qemu: Path, cpu: str) -> str:
+    """Which products take more instructions than they may."""
+    try:
+        return kernels.excess(cpu, kernels.count(program, qemu, cpu, kernels.CPUS[cpu].isa))
+    except Stop as error:
+        return str(error)
 
 
 def emulate(emulator: Path, cpu: str, *command: str | Path) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,9 @@ Instructions under emulation, exact and the same every time: what stands in for 
 import   of edgellm, more than starting Python takes
 prefill  per token of a prompt, of tests/data/cross/mixed.gguf (0.5 million weights, all types)
 decode   per generated token of the same
+
+Printed, but no budgets: prefill and decode of the same wheel with ggml's backend (EDGELLM_CPU_BACKEND=ggml), which is
+compiled once, for the target's baseline.
 """
 
 from __future__ import annotations
@@ -77,21 +80,23 @@ def count(machine: Machine, qemu: Path, arguments: Sequence[str | Path], paths: 
     return int(text.split()[-1])
 
 
-def measure(machine: Machine, qemu: Path, paths: Sequence[Path], cpu: str) -> dict[str, int]:
-    """The three figures."""
+def per_token(machine: Machine, qemu: Path, paths: Sequence[Path], cpu: str, *backend: str) -> dict[str, int]:
+    """Prefill and decode, by ours or another *backend*."""
     from prove import FIXTURE
 
     def generate(n_prompt: int, n_tokens: int) -> int:
-        words: list[str | Path] = [HERE / "on_count.py", FIXTURE, str(n_prompt), str(n_tokens)]
+        words: list[str | Path] = [HERE / "on_count.py", FIXTURE, str(n_prompt), str(n_tokens), *backend]
         return count(machine, qemu, words, paths, cpu)
 
-    nothing = count(machine, qemu, ["-c", "pass"], paths, cpu)
     base = generate(33, 1)
-    return {
-        "import": count(machine, qemu, ["-c", "import edgellm"], paths, cpu) - nothing,
-        "prefill": (generate(97, 1) - base) // 64,
-        "decode": (generate(33, 33) - base) // 32,
-    }
+    return {"prefill": (generate(97, 1) - base) // 64, "decode": (generate(33, 33) - base) // 32}
+
+
+def measure(machine: Machine, qemu: Path, paths: Sequence[Path], cpu: str) -> dict[str, int]:
+    """The three figures."""
+    nothing = count(machine, qemu, ["-c", "pass"], paths, cpu)
+    importing = count(machine, qemu, ["-c", "import edgellm"], paths, cpu) - nothing
+    return {"import": importing, **per_token(machine, qemu, paths, cpu)}
 
 
 def budgets(machine: Machine, proofs: Proofs, paths: Sequence[Path]) -> None:
@@ -125,7 +130,11 @@ def main() -> int:
             raise Stop(fault)
         paths = [machine.packages(Path(folder)), site]
         found = {cpu: measure(machine, qemu, paths, cpu) for cpu in target["count"]}
+        beside = {cpu: per_token(machine, qemu, paths, cpu, "ggml") for cpu in target["count"]}
     print(json.dumps(found, indent=1))
+    for cpu, ggmls in beside.items():
+        words = [f"{name} {n}, {found[cpu][name] / n:.2f} of it" for name, n in ggmls.items()]
+        print(f"ggml on {cpu}: {'; '.join(words)}")
     if "--write" in sys.argv:
         known = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
         BUDGETS.write_text(json.dumps({**known, target["name"]: found}, indent=1) + "\n")

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -47,7 +47,7 @@ CPUS = {
 }
 GETPPID = {"aarch64": 173, "arm": 64}  # Linux's numbers: the mark
 
-Counts = dict[str, dict[str, int]]  # type: {n_x: instructions}
+Counts = dict[str, dict[str, int]]  # of each weight type and number of rows
 
 
 def programs(cpu: str, *, ggml: bool) -> Path:

@@ -1,12 +1,16 @@
 """
 What instructions are counted of, by the target's own Python.
 
-    python on_count.py MODEL N_PROMPT N_TOKENS
+    python on_count.py MODEL N_PROMPT N_TOKENS [ggml]       with ggml's backend in place of ours
 
 One thread, and one slice per step: how often a step is interrupted depends on the time it takes.
 """
 
+import os
 import sys
+
+if sys.argv[4:] == ["ggml"]:
+    os.environ["EDGELLM_CPU_BACKEND"] = "ggml"
 
 from edgellm import LLM, _native
 

@@ -17,8 +17,10 @@
 /* Before a loop over registers: one that stays a loop keeps them in memory (clang 21 on 32-bit ARM). */
 #if defined(__clang__)
 #define EL_UNROLLED _Pragma("clang loop unroll(full)")
+#define EL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
 #define EL_UNROLLED _Pragma("GCC unroll 16")
+#define EL_TWICE _Pragma("GCC unroll 2")
 #endif
 
 #if defined(__aarch64__)

@@ -157,7 +157,8 @@ static void attn_combine(float *y, const float *partials, size_t stride, int64_t
             continue;
         total = fmaf(partial[at + 1], f, total);
         for (int64_t d = 0, left = head_v; left > 0; d += 4, left -= 4)
-            el_store_lanes(y + d, vfmaq_n_f32(el_load_lanes(y + d, left), el_load_lanes(partial + d, left), f), left);
+            el_store_lanes(
+                y + d, vfmaq_f32(el_load_lanes(y + d, left), el_load_lanes(partial + d, left), vdupq_n_f32(f)), left);
     }
     for (int64_t d = 0, left = head_v; left > 0; d += 4, left -= 4)
         el_store_lanes(y + d, vmulq_n_f32(el_load_lanes(y + d, left), 1.0f / total), left);

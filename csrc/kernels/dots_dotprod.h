@@ -36,15 +36,6 @@ INLINE int32x4_t add_unit_32(int most, int32x4_t total, const int8x16_t w[2], co
     return vmlaq_n_s32(total, vdotq_s32(vdotq_s32(vdupq_n_s32(0), w[0], x[0]), w[1], x[1]), s->v[i / 4][i % 4]);
 }
 
-INLINE int32x4_t dots_16(int most, const int8x16_t w[LANES], int8x16_t x)
-{
-    const int32x4_t zero = vdupq_n_s32(0);
-
-    (void)most;
-    return fold_rows(vdotq_s32(zero, w[0], x), vdotq_s32(zero, w[1], x), vdotq_s32(zero, w[2], x),
-                     vdotq_s32(zero, w[3], x));
-}
-
 INLINE int32x4_t dots_32(int most, const int8x16_t w[2 * LANES], const int8x16_t x[2])
 {
     int32x4_t v[LANES];

@@ -47,16 +47,10 @@ INLINE void tile(int type, int n_w, int n_x, float *y, int64_t ldy, const uint8_
                  const uint8_t *x, size_t x_stride, int64_t k)
 {
     const size_t whole = (size_t)k / 16 * 16, rest = (size_t)k - whole, bytes = element_bytes(type);
-    sums s;
     ptrdiff_t i = 0;
+    sums s;
 
-    EL_UNROLLED
-    for (int r = 0; r < n_w; r++)
-        EL_UNROLLED
-        for (int j = 0; j < n_x; j++)
-            EL_UNROLLED
-            for (int l = 0; l < 4; l++)
-                s.p[r][j][l] = vdupq_n_f32(0);
+    memset(&s, 0, sizeof s);
     for (; i + 32 <= (ptrdiff_t)whole; i += 32) { /* twice: addresses are half as much work */
         add_16(type, n_w, n_x, &s, w, row_bytes, x, x_stride, i);
         add_16(type, n_w, n_x, &s, w, row_bytes, x, x_stride, i + 16);
@@ -75,10 +69,11 @@ INLINE void tile(int type, int n_w, int n_x, float *y, int64_t ldy, const uint8_
         add_16(type, n_w, n_x, &s, w_rest[0], sizeof w_rest[0], (const uint8_t *)x_rest[0], sizeof x_rest[0], 0);
     }
     EL_UNROLLED
-    for (int r = 0; r < n_w; r++)
+    for (int r = 0; r < n_w; r++) {
         EL_UNROLLED
         for (int j = 0; j < n_x; j++)
             y[j * ldy + r] = el_fold_lanes(s.p[r][j]);
+    }
     if (el_met_subnormals()) {
         el_kernels_named("ref")->matmul[type](y, ldy, w, row_bytes, n_w, x, x_stride, n_x, k, NULL);
         el_watch_subnormals();

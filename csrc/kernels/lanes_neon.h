@@ -62,8 +62,8 @@ INLINE float32x4_t el_larger(float32x4_t x, float32x4_t y) { return vbslq_f32(vc
 
 INLINE float el_largest_lane(float32x4_t v) { return vmaxvq_f32(v); } /* of no NaN */
 
-/* On 32-bit ARM results below 2^-126 are made by the scalar unit; there are none between -104, from where on they are 0,
- * and minus infinity, the score of what is masked. */
+/* On 32-bit ARM results below 2^-126 are made by the scalar unit; there are none between -104, from where on they are
+ * 0, and minus infinity, the score of what is masked. */
 enum { EL_EXP_FIRST_NORMAL = -87 };
 
 INLINE float32x4_t el_exp_subnormals(float32x4_t y, float32x4_t x)

@@ -100,28 +100,43 @@ INLINE row_scales scales_at(int type, const uint8_t *const p[LANES], size_t at)
 INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t sum, row_scales w, float d, float s)
 {
     acc = vfmaq_f32(acc, vmulq_n_f32(w.d, d), vcvtq_f32_s32(sum));
-    return has_min(type) ? vfmaq_n_f32(acc, w.m, s) : acc;
+    return has_min(type) ? vfmaq_f32(acc, w.m, vdupq_n_f32(s)) : acc;
 }
 
 /* ---- one activation row --------------------------------------------------------------- */
 
+/* acc and block b, which begins `at` bytes into the rows. */
+INLINE float32x4_t gemv_block(int type, float32x4_t acc, const uint8_t *const p[LANES], size_t at, const uint8_t *x,
+                              int64_t k, ptrdiff_t b)
+{
+    const int8_t *q = (const int8_t *)x + 32 * b;
+    const uint8_t *per_block = x + 4 * b;
+    const int8x16_t v[2] = {vld1q_s8(q), vld1q_s8(q + 16)};
+    int8x16_t w[2 * LANES];
+    int32x4_t sum;
+
+    unpack_rows(type, w, p, at);
+    sum = dots_32(most_of(type), w, v);
+    if (type == EL_TYPE_Q4_0)
+        sum = vsubq_s32(sum, vdupq_n_s32((int32_t)el_load32(per_block + el_act32_sum8(k))));
+    return step(type, acc, sum, scales_at(type, p, at), float_at(per_block + el_act32_d(k)),
+                float_at(per_block + el_act32_s(k)));
+}
+
 INLINE float32x4_t gemv_4(int type, const uint8_t *const p[LANES], const uint8_t *x, int64_t k)
 {
-    const float *d = (const float *)(x + el_act32_d(k)), *s = (const float *)(x + el_act32_s(k));
-    const int32_t *sum8 = (const int32_t *)(x + el_act32_sum8(k));
+    const ptrdiff_t n = (ptrdiff_t)(k / 32);
     float32x4_t acc = vdupq_n_f32(0);
+    ptrdiff_t b = 0;
     size_t at = 0;
 
-    for (ptrdiff_t b = 0; b < (ptrdiff_t)(k / 32); b++, at += block_bytes(type)) {
-        const int8x16_t q[2] = {vld1q_s8((const int8_t *)x + 32 * b), vld1q_s8((const int8_t *)x + 32 * b + 16)};
-        int8x16_t w[2 * LANES];
-        int32x4_t sum;
-        unpack_rows(type, w, p, at);
-        sum = dots_32(most_of(type), w, q);
-        if (type == EL_TYPE_Q4_0)
-            sum = vsubq_s32(sum, vdupq_n_s32(sum8[b]));
-        acc = step(type, acc, sum, scales_at(type, p, at), d[b], s[b]);
-    }
+    if (!has_fifth(type) && !EL_AARCH32) /* there two blocks at once are too many for the registers */
+        for (; b + 2 <= n; b += 2, at += 2 * block_bytes(type)) {
+            acc = gemv_block(type, acc, p, at, x, k, b);
+            acc = gemv_block(type, acc, p, at + block_bytes(type), x, k, b + 1);
+        }
+    for (; b < n; b++, at += block_bytes(type))
+        acc = gemv_block(type, acc, p, at, x, k, b);
     return acc;
 }
 
@@ -132,17 +147,18 @@ INLINE void pack_block(int type, int8x16_t packed[8], const uint8_t *const p[LAN
     int8x16_t w[2 * LANES];
 
     unpack_rows(type, w, p, at);
-    if (type == EL_TYPE_Q4_0)
+    if (type == EL_TYPE_Q4_0) {
         EL_UNROLLED
         for (int i = 0; i < 2 * LANES; i++)
             w[i] = vsubq_s8(w[i], vdupq_n_s8(8));
+    }
     pack(packed, w);
     pack(packed + 4, w + 4);
 }
 
 /* A block times n activation rows, at most X_STEP, `next` bytes apart. */
-INLINE void add_block(int type, int n, float32x4_t acc[][GROUPS], int8x16_t w[GROUPS][8], const row_scales scales[GROUPS],
-                      const uint8_t *x, size_t next, int64_t k, ptrdiff_t b)
+INLINE void add_block(int type, int n, float32x4_t acc[][GROUPS], int8x16_t w[GROUPS][8],
+                      const row_scales scales[GROUPS], const uint8_t *x, size_t next, int64_t k, ptrdiff_t b)
 {
     const acts q = load_acts((const int8_t *)x + 32 * b, next);
 
@@ -167,10 +183,11 @@ INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *cons
     row_scales scales[GROUPS];
     size_t at = 0;
 
-    for (ptrdiff_t j = 0; j < n_x; j++)
+    for (ptrdiff_t j = 0; j < n_x; j++) {
         EL_UNROLLED
         for (int g = 0; g < GROUPS; g++)
             acc[j][g] = vdupq_n_f32(0);
+    }
     for (ptrdiff_t b = 0; b < (ptrdiff_t)(k / 32); b++, at += block_bytes(type)) {
         const uint8_t *row = x;
         ptrdiff_t j = 0;
@@ -179,6 +196,7 @@ INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *cons
             pack_block(type, w[g], p + LANES * g, at);
             scales[g] = scales_at(type, p + LANES * g, at);
         }
+        X_LOOP
         for (; j + X_STEP <= n_x; j += X_STEP, row += X_STEP * x_stride)
             add_block(type, X_STEP, acc + j, w, scales, row, x_stride, k, b);
         if (X_STEP > 1 && j < n_x) /* without a partner the row is its own */

@@ -6,6 +6,7 @@
 #include "dots_dotprod.h"
 
 enum { X_STEP = 1, GROUPS = 2, ROWS = LANES * GROUPS };
+#define X_LOOP EL_TWICE
 
 typedef struct acts {
     int8x16_t v[2];

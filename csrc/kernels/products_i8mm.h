@@ -6,6 +6,7 @@
 #include "dots_dotprod.h"
 
 enum { X_STEP = 2, GROUPS = 2, ROWS = LANES * GROUPS };
+#define X_LOOP /* twice the sums do not fit into registers */
 
 INLINE int8x16_t low_halves(int8x16_t a, int8x16_t b)
 {

@@ -1,8 +1,9 @@
 /* products_neon.h - four weight rows times activations, exact in int32, without sdot. The templates matmul_neon.h and
  * superblock_neon.h are written over these functions; products_dotprod.h and products_i8mm.h have the same names.
- *   dots_16, dots_32   rows as they are times one activation row: lane r of the result is row r
- *   pack               16 weights of four rows in the order that sums_16 and sums_32 want
- *   sums_16, sums_32   packed rows times X_STEP activation rows
+ *   dots_32                    rows as they are times one activation row: lane r of the result is row r
+ *   add_unit_16, add_unit_32   one row's weights of a group times one activation row, times the group's scale
+ *   pack                       16 weights of four rows in the order that sums_16 and sums_32 want
+ *   sums_16, sums_32           packed rows times X_STEP activation rows
  * GROUPS of four weight rows share the activations that were loaded. One here: two want more registers than there are,
  * 0.29 instructions per product of Q4_K instead of 0.25 with 32 activation rows. With sdot two fit: 0.15, not 0.16.
  * most: the largest |weight|, known while compiling. It says how many products, of at most 127 * most each, int16 can
@@ -13,6 +14,7 @@
 #include "rows_in_lanes_neon.h"
 
 enum { X_STEP = 1, GROUPS = 1, ROWS = LANES * GROUPS };
+#define X_LOOP EL_TWICE /* before the loop over activation rows */
 
 typedef struct acts {
     int8x16_t v[2];

@@ -239,10 +239,11 @@ INLINE void pack_sub_block(int type, int s, int8x16_t packed[8], const uint8_t *
     int8x16_t w[2 * LANES];
 
     units(type, s, w, p, at);
-    if (offset_of(type))
+    if (offset_of(type)) {
         EL_UNROLLED
         for (int i = 0; i < 2 * LANES; i++)
             w[i] = vsubq_s8(w[i], vdupq_n_s8((int8_t)offset_of(type)));
+    }
     pack(packed, w);
     pack(packed + 4, w + 4);
 }
@@ -284,6 +285,7 @@ INLINE void add_sub_blocks(int type, int s, int32x4_t total[X_CHUNK][GROUPS], co
     EL_UNROLLED
     for (int g = 0; g < GROUPS; g++)
         pack_sub_block(type, s, w[g], p + LANES * g, at);
+    X_LOOP
     for (; j + X_STEP <= n_x; j += X_STEP, q += X_STEP * x_stride)
         add_sub_block_lanes(type, X_STEP, s, total + j, w, scales, q, x_stride);
     if (X_STEP > 1 && j < n_x) /* without a partner the row is its own */
@@ -298,10 +300,11 @@ INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *cons
     sub_scales scales[GROUPS];
     size_t at = 0;
 
-    for (ptrdiff_t j = 0; j < n_x; j++)
+    for (ptrdiff_t j = 0; j < n_x; j++) {
         EL_UNROLLED
         for (int g = 0; g < GROUPS; g++)
             acc[j][g] = vdupq_n_f32(0);
+    }
     for (ptrdiff_t b = 0; b < (ptrdiff_t)(k / 256); b++, at += block_bytes(type)) {
         const int8_t *q = (const int8_t *)x + 256 * b;
         EL_UNROLLED
@@ -310,10 +313,11 @@ INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *cons
 #define DO(S) add_sub_blocks(type, S, total, p, at, q + 32 * (S), x_stride, n_x, scales)
         EACH_SUB_BLOCK(DO);
 #undef DO
-        for (ptrdiff_t j = 0; j < n_x; j++)
+        for (ptrdiff_t j = 0; j < n_x; j++) {
             EL_UNROLLED
             for (int g = 0; g < GROUPS; g++)
                 acc[j][g] = step(type, acc[j][g], total[j][g], &scales[g], x + (size_t)j * x_stride, k, b);
+        }
     }
 }
 

@@ -15,10 +15,7 @@ INLINE int16x8_t low_words(uint8x16_t v) { return vmovl_s8(vget_low_s8(as_signed
 INLINE int16x8_t high_words(uint8x16_t v) { return vmovl_s8(vget_high_s8(as_signed(v))); }
 
 /* Bytes shifted right, each by its own number. */
-INLINE uint8x16_t shifted_by(uint8x16_t v, const int8_t right[16])
-{
-    return vshlq_u8(v, vnegq_s8(vld1q_s8(right)));
-}
+INLINE uint8x16_t shifted_by(uint8x16_t v, const int8_t right[16]) { return vshlq_u8(v, vnegq_s8(vld1q_s8(right))); }
 
 INLINE row_scales row_scales_q2_k(const uint8_t *block)
 {

@@ -20,12 +20,11 @@
 static const struct {
     const char *name;
     enum ggml_type type; /* GGUF's number */
-} types[] = {{"Q4_0", GGML_TYPE_Q4_0},     {"Q4_1", GGML_TYPE_Q4_1},     {"Q5_0", GGML_TYPE_Q5_0},
-             {"Q5_1", GGML_TYPE_Q5_1},     {"Q8_0", GGML_TYPE_Q8_0},     {"Q2_K", GGML_TYPE_Q2_K},
-             {"Q3_K", GGML_TYPE_Q3_K},     {"Q4_K", GGML_TYPE_Q4_K},     {"Q5_K", GGML_TYPE_Q5_K},
-             {"Q6_K", GGML_TYPE_Q6_K},     {"IQ4_NL", GGML_TYPE_IQ4_NL}, {"IQ4_XS", GGML_TYPE_IQ4_XS},
-             {"MXFP4", GGML_TYPE_MXFP4},   {"F16", GGML_TYPE_F16},       {"BF16", GGML_TYPE_BF16},
-             {"F32", GGML_TYPE_F32}};
+} types[] = {
+    {"Q4_0", GGML_TYPE_Q4_0},   {"Q4_1", GGML_TYPE_Q4_1}, {"Q5_0", GGML_TYPE_Q5_0},     {"Q5_1", GGML_TYPE_Q5_1},
+    {"Q8_0", GGML_TYPE_Q8_0},   {"Q2_K", GGML_TYPE_Q2_K}, {"Q3_K", GGML_TYPE_Q3_K},     {"Q4_K", GGML_TYPE_Q4_K},
+    {"Q5_K", GGML_TYPE_Q5_K},   {"Q6_K", GGML_TYPE_Q6_K}, {"IQ4_NL", GGML_TYPE_IQ4_NL}, {"IQ4_XS", GGML_TYPE_IQ4_XS},
+    {"MXFP4", GGML_TYPE_MXFP4}, {"F16", GGML_TYPE_F16},   {"BF16", GGML_TYPE_BF16},     {"F32", GGML_TYPE_F32}};
 
 static void mark(void) { (void)getppid(); }
 
