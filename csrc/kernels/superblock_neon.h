@@ -59,7 +59,7 @@ INLINE void units(int type, int s, int8x16_t w[2 * LANES], const uint8_t *const 
 
 typedef struct sub_scales {
     int32x4_t scale[16]; /* of each group of 16, or of 32 in the first 8 */
-    int16x4_t min[16];   /* minima; or the scales again, for what is subtracted */
+    int16x4_t min[16];   /* minima */
     float32x4_t d, dmin;
 } sub_scales;
 
@@ -84,13 +84,6 @@ INLINE void set_minima(sub_scales *s, const uint8x16_t *quads, int n)
     EL_UNROLLED
     for (int g = 0; g < n; g++)
         s->min[g] = vmovn_s32(byte_of(quads[g / 4], g % 4));
-}
-
-INLINE void scales_as_minima(sub_scales *s)
-{
-    EL_UNROLLED
-    for (int g = 0; g < 16; g++)
-        s->min[g] = vmovn_s32(s->scale[g]);
 }
 
 INLINE void scales_q2_k(sub_scales *s, const uint8_t *const p[LANES], size_t at)
@@ -119,7 +112,6 @@ INLINE void scales_q3_k(sub_scales *s, const uint8_t *const p[LANES], size_t at)
                              vsubq_u8(with_bits(high_nibbles(b), high, 2, 48), offset)};
 
     set_scales(s, v, 16);
-    scales_as_minima(s);
     s->d = gather_f16(p, at + EL_Q3_K_D);
 }
 
@@ -144,7 +136,6 @@ INLINE void scales_q6_k(sub_scales *s, const uint8_t *const p[LANES], size_t at)
 
     transpose_at(v, p, at + EL_Q6_K_SCALES);
     set_scales(s, v, 16);
-    scales_as_minima(s);
     s->d = gather_f16(p, at + EL_Q6_K_D);
 }
 
