@@ -126,6 +126,12 @@ weights times 1, {N_X[1]} and {N_X[2]} rows of activations, quantization of the 
 instructions per weight and row. edgellm chooses its kernels at run time; ggml is compiled for the processor, with its
 repacked weights where it has them (edgellm reads the file's layout, `docs/ARCHITECTURE.md`).
 
+Where edgellm takes more. Repacked rows lie in lanes already: with one row of activations that saves the sums across
+lanes (Q4_0, Q8_0, Q4_K, IQ4_NL, MXFP4 on processors with dotprod), with several the transposition of each block, which
+is dearest at 8 rows. Tried for one row: two blocks at once (Q8_0 0.36 to 0.33 on dotprod, Q4_0 unchanged), a
+super-block at a time (Q6_K 0.91 to 0.57, Q4_K 0.37 to 0.38). F16: ggml multiplies in half precision where the processor
+can, edgellm always in single.
+
 """
 
 

@@ -14,7 +14,11 @@
 #include "rows_in_lanes_neon.h"
 
 enum { X_STEP = 1, GROUPS = 1, ROWS = LANES * GROUPS };
-#define X_LOOP EL_TWICE /* before the loop over activation rows */
+#if defined(__aarch64__) /* before the loop over activation rows; 32-bit ARM has too few registers */
+#define X_LOOP EL_TWICE
+#else
+#define X_LOOP
+#endif
 
 typedef struct acts {
     int8x16_t v[2];
