@@ -64,6 +64,53 @@ INLINE void transpose_at(__m512i out[4], const uint8_t *const p[ROWS], size_t at
     transpose_dwords(out, v);
 }
 
+/* Quarter i of out[j] is quarter j of v[i]. */
+INLINE void transpose_quarters(__m512i out[4], const __m512i v[4])
+{
+    const __m512i a = _mm512_shuffle_i32x4(v[0], v[1], 0x44), b = _mm512_shuffle_i32x4(v[0], v[1], 0xee);
+    const __m512i c = _mm512_shuffle_i32x4(v[2], v[3], 0x44), d = _mm512_shuffle_i32x4(v[2], v[3], 0xee);
+
+    out[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+    out[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    out[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+    out[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
+}
+
+/* out[i]: bytes 4 i .. 4 i + 3 after `at` of row r in lane r, for the 64 bytes there. */
+INLINE void transpose_64(__m512i out[16], const uint8_t *const p[ROWS], size_t at)
+{
+    __m512i t[4][4], v[4];
+
+    for (int l = 0; l < 4; l++) {
+        for (int r = 0; r < 4; r++)
+            v[r] = _mm512_loadu_si512(p[4 * l + r] + at);
+        transpose_dwords(t[l], v);
+    }
+    for (int i = 0; i < 4; i++) {
+        const __m512i u[4] = {t[0][i], t[1][i], t[2][i], t[3][i]};
+        transpose_quarters(v, u);
+        for (int l = 0; l < 4; l++)
+            out[4 * l + i] = v[l];
+    }
+}
+
+/* The same for 32 bytes. */
+INLINE void transpose_32(__m512i out[8], const uint8_t *const p[ROWS], size_t at)
+{
+    __m512i low[4], high[4], v[4];
+
+    for (int r = 0; r < 4; r++)
+        v[r] = two_rows(p[r] + at, p[4 + r] + at);
+    transpose_dwords(low, v);
+    for (int r = 0; r < 4; r++)
+        v[r] = two_rows(p[8 + r] + at, p[12 + r] + at);
+    transpose_dwords(high, v);
+    for (int i = 0; i < 4; i++) {
+        out[i] = _mm512_shuffle_i32x4(low[i], high[i], 0x88);
+        out[4 + i] = _mm512_shuffle_i32x4(low[i], high[i], 0xdd);
+    }
+}
+
 /* ---- scales --------------------------------------------------------------------------- */
 
 INLINE __m128i gather_16_of_8(const uint8_t *const p[8], size_t at)
