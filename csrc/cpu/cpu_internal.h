@@ -35,6 +35,11 @@ struct el_cpu_plan {
     char *scratch_memory;
     size_t scratch_bytes;
 
+    /* An output that a product writes is looked through chunk by chunk, while it is in the cache: 8 rows of logits cost
+     * 3 % of a step of a small model to read again. */
+    const struct ggml_tensor *checked;
+    _Atomic bool not_finite; /* of this run */
+
     void **owned; /* jobs and headers to free */
     int32_t n_owned, cap_owned;
     char *work; /* ggml's, for fallback nodes */

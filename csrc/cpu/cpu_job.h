@@ -101,6 +101,7 @@ typedef struct el_product {
     el_map glu_map; /* EL_MAP_REGLU and its like */
     float glu_params[4];
     bool gated;    /* computed by the product that has it as glu */
+    bool checked;  /* out is the plan's `checked` */
     bool complete; /* the planner knows all that follows */
     int32_t first_chunk, n_chunks;
     int64_t rows_per_chunk;
@@ -180,6 +181,7 @@ typedef struct el_attention_job {
 } el_attention_job;
 
 void el_attention_chunk(const void *job, int32_t chunk, int32_t worker);
+bool el_attention_ahead(const void *job, int32_t chunk, int32_t part);
 void el_combine_chunk(const void *job, int32_t chunk, int32_t worker);
 
 /* ---- mixture of experts ------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cpu_internal.h"
+#include "finite.h"
 
 void el_act_from_row(const el_cpu_plan *plan, const el_act_format *format, char *to, const float *row, int64_t n)
 {
@@ -208,5 +209,7 @@ void el_matmul_chunk(const void *job_, int32_t chunk, int32_t worker)
             el_gate_row(k, p->glu_map, y, y, up, ld, p->glu_params);
         }
         write_row(job, p, y, o0, ld, r);
+        if (p->checked && !el_all_finite(y, (size_t)ld))
+            atomic_store_explicit(&job->plan->not_finite, true, memory_order_relaxed);
     }
 }

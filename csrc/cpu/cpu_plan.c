@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cpu_planner.h"
+#include "finite.h"
 #include "ggml-impl.h"
 #include "log.h"
 
@@ -180,6 +181,14 @@ void el_cpu_plan_begin(el_cpu_plan *plan)
         el_workers_quiesce(); /* the plan before may have had the same memory */
     el_run_reset(&plan->run);
     plan->serial++;
+    atomic_store(&plan->not_finite, false);
+}
+
+bool el_cpu_plan_finite(const el_cpu_plan *plan, const struct ggml_tensor *output)
+{
+    if (plan->checked == output)
+        return !atomic_load(&plan->not_finite);
+    return el_all_finite(output->data, (size_t)ggml_nelements(output));
 }
 
 edgellm_status el_cpu_plan_run(el_cpu_plan *plan, int32_t budget_ms, const _Atomic bool *cancel)

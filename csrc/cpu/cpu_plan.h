@@ -54,4 +54,7 @@ void el_cpu_plan_begin(el_cpu_plan *plan);
 /* Computes for about budget_ms (0: to the end). AGAIN: call again. Errors: ECANCELLED, ENOMEM. */
 edgellm_status el_cpu_plan_run(el_cpu_plan *plan, int32_t budget_ms, const _Atomic bool *cancel);
 
+/* After a run: whether all floats of a tensor that is an output of the graph are numbers and finite. */
+bool el_cpu_plan_finite(const el_cpu_plan *plan, const struct ggml_tensor *output);
+
 #endif

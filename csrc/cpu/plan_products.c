@@ -102,6 +102,11 @@ static void pair_gates(el_planner *p, el_matmul_job *job, const struct ggml_tens
         if (last[i]) {
             job->products[i].out = last[i]->view_src ? last[i]->view_src : last[i]; /* a clamp's lies in its source */
             el_info_of(p, last[i])->state = el_info_of(p, job->products[i].out)->state = EL_NODE_DONE;
+            if (!p->plan->checked && last[i]->flags & GGML_TENSOR_FLAG_OUTPUT && last[i]->type == GGML_TYPE_F32 &&
+                !last[i]->view_src && !job->products[i].slots) {
+                p->plan->checked = last[i];
+                job->products[i].checked = true;
+            }
         }
     }
 }
@@ -135,7 +140,7 @@ static void cut_into_chunks(el_planner *p, el_matmul_job *job)
             lcm(32, EL_MAX(product->head, product->glu >= 0 ? job->products[product->glu].head : 1));
         if (product->gated)
             continue;
-        product->rows_per_chunk = (per_chunk + granule - 1) / granule * granule;
+        product->rows_per_chunk = EL_MAX(per_chunk / granule, (int64_t)1) * granule;
         product->first_chunk = n_chunks;
         product->n_chunks = (int32_t)((product->w->ne[1] + product->rows_per_chunk - 1) / product->rows_per_chunk);
         n_chunks += product->n_chunks;

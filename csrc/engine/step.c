@@ -316,26 +316,6 @@ void el_step_abandon(el_engine *e)
 
 /* ---- run ---------------------------------------------------------------------------------- */
 
-/* Sixteen lanes, so that this costs less than reading the numbers: a float is not finite when its exponent is all ones.
- */
-static bool all_finite(const float *x, size_t n)
-{
-    uint32_t bad[16] = {0};
-    size_t i = 0;
-
-    for (; i + 16 <= n; i += 16) {
-        uint32_t bits[16];
-        memcpy(bits, x + i, sizeof bits);
-        for (int k = 0; k < 16; k++)
-            bad[k] |= (bits[k] & 0x7F800000u) == 0x7F800000u;
-    }
-    for (; i < n; i++)
-        bad[0] |= !(x[i] - x[i] == 0);
-    for (int k = 1; k < 16; k++)
-        bad[0] |= bad[k];
-    return bad[0] == 0;
-}
-
 /* Windows have moved: blocks that no later position sees are given back. */
 static void slide(el_engine *e)
 {
@@ -358,7 +338,7 @@ static edgellm_status finish(el_engine *e)
     edgellm_status status = EDGELLM_OK;
     const struct ggml_tensor *result = e->step.plan->graph.result;
 
-    if (e->step.n_out > 0 && !all_finite(result->data, (size_t)ggml_nelements(result)))
+    if (e->step.n_out > 0 && !el_cpu_plan_finite(e->step.plan->cpu, result))
         return el_fail(EDGELLM_ENUMERIC,
                        "the model produced NaN or infinity; its weights may be damaged (check the file's hash)");
     for (int32_t i = 0; i < e->step.n_items; i++) {

@@ -1,8 +1,5 @@
 /* matmul_avx512.c - weights in blocks of 32 times activations, sixteen weight rows in sixteen lanes.
  *
- * vpdpbusd adds four products per lane. Its first factor is unsigned: every type's weights are unpacked as
- * q_w + offset, and offset * (sum of q_x) is taken off again, exactly, in int32.
- *
  * One activation row: eight weight rows by two neighbouring blocks, multiplied along K as they lie in the file, then
  * folded into sixteen lanes. (Sixteen rows transposed were slower: more loads, and twice the lines between a prefetch
  * and its use.) Short rows of Q8_0: q8_0_row_avx512.h.
