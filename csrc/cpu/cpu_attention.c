@@ -98,29 +98,6 @@ static void whole_rows(const el_attention_job *job, int64_t first, int64_t end, 
                 s->tile + (size_t)q * stride, (size_t)a.n_q * stride, n);
 }
 
-/* The keys that a chunk of a single row reads first; from there on the kernels look ahead themselves. */
-bool el_attention_ahead(const void *job_, int32_t chunk, int32_t part)
-{
-    enum { PART = 8 }; /* positions */
-    const el_attention_job *job = job_;
-    const int64_t n_groups = job->n_head / job->heads_per_chunk, row = chunk / n_groups;
-    const int64_t kv_head = chunk % n_groups * job->heads_per_chunk / (job->n_head / job->n_head_kv);
-    const size_t bytes = ggml_row_size(job->k->type, job->shape.head_k);
-    const int32_t *range, *table;
-    const char *from;
-
-    if (row >= job->n_rows || part >= EL_ATTN_BLOCK / PART)
-        return false;
-    range = range_of(job, row);
-    table = (const int32_t *)job->tables->data + (int64_t)range[2] * job->tables->ne[0];
-    from = (const char *)job->k->data + (size_t)kv_head * job->k->nb[2] +
-           (size_t)(table[range[0] / EL_ATTN_BLOCK] * EL_ATTN_BLOCK + part * PART) * job->shape.k_stride;
-    for (int32_t p = 0; p < PART; p++, from += job->shape.k_stride)
-        for (size_t byte = 0; byte < bytes; byte += 64)
-            __builtin_prefetch(from + byte, 0, 3);
-    return true;
-}
-
 void el_attention_chunk(const void *job_, int32_t chunk, int32_t worker)
 {
     const el_attention_job *job = job_;
@@ -139,8 +116,6 @@ void el_attention_chunk(const void *job_, int32_t chunk, int32_t worker)
         memcpy(partial_of(job, first, head0, segment), s->tile, (size_t)a.n_q * job->partial_floats * sizeof *s->tile);
         return;
     }
-    for (int32_t part = 0; job->rows_per_chunk == 1 && el_attention_ahead(job, chunk + 1, part);)
-        part++;
     while (first < end) { /* a chunk of rows may span sequences */
         int64_t same = first + 1;
         while (same < end && range_of(job, same)[2] == range_of(job, first)[2])

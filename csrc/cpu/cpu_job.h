@@ -181,7 +181,6 @@ typedef struct el_attention_job {
 } el_attention_job;
 
 void el_attention_chunk(const void *job, int32_t chunk, int32_t worker);
-bool el_attention_ahead(const void *job, int32_t chunk, int32_t part);
 void el_combine_chunk(const void *job, int32_t chunk, int32_t worker);
 
 /* ---- mixture of experts ------------------------------------------------------------------- */

@@ -60,7 +60,6 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t)
     const int64_t group = q->ne[2] / k->ne[2];
     el_attention_job *job = el_own(p, sizeof *job);
     int64_t n_chunks, n_queries;
-    int32_t at;
 
     if (!job)
         return;
@@ -114,9 +113,7 @@ void el_plan_attention(el_planner *p, struct ggml_tensor *t)
     p->kernel_bytes =
         EL_MAX(p->kernel_bytes, el_attn_scratch((int32_t)n_queries, job->shape.head_k, job->shape.head_v));
     n_chunks = (job->n_rows + job->rows_per_chunk - 1) / job->rows_per_chunk * (job->n_head / job->heads_per_chunk);
-    at = el_emit(p, el_attention_chunk, job, (int32_t)(n_chunks * (job->split ? job->n_segments : 1)), false);
-    if (p->status == EDGELLM_OK && !job->split && job->rows_per_chunk == 1)
-        p->plan->regions[at].ahead = el_attention_ahead;
+    el_emit(p, el_attention_chunk, job, (int32_t)(n_chunks * (job->split ? job->n_segments : 1)), false);
     if (job->split)
         el_emit(p, el_combine_chunk, job, (int32_t)(job->n_rows * job->n_head), false);
     el_info_of(p, t)->state = EL_NODE_DONE;

@@ -9,7 +9,7 @@ enum {
     LOOK_AHEAD = 48, /* nodes between products that share their input */
     CHUNKS_PER_WORKER = 6,
     BIG_OUT = 256,
-    BIG_ROWS = 64, /* outputs and rows of a chunk when there are many rows, at most */
+    BIG_ROWS = 128, /* outputs and rows of a chunk when there are many rows, at most */
     LEAST_OUT = 32,
     BIG_CHUNKS_PER_WORKER = 12
 };
@@ -140,7 +140,7 @@ static void cut_into_chunks(el_planner *p, el_matmul_job *job)
             lcm(32, EL_MAX(product->head, product->glu >= 0 ? job->products[product->glu].head : 1));
         if (product->gated)
             continue;
-        product->rows_per_chunk = EL_MAX(per_chunk / granule, (int64_t)1) * granule;
+        product->rows_per_chunk = (per_chunk + granule - 1) / granule * granule;
         product->first_chunk = n_chunks;
         product->n_chunks = (int32_t)((product->w->ne[1] + product->rows_per_chunk - 1) / product->rows_per_chunk);
         n_chunks += product->n_chunks;

@@ -8,6 +8,8 @@
 
 #include "q8_0_row_avx512.h"
 
+_Static_assert(sizeof(workspace) <= 40960, "el_matmul_scratch gives less");
+
 enum { PAIR_ROWS = 8 };
 
 /* ---- one activation row --------------------------------------------------------------- */

@@ -11,8 +11,8 @@
 #include "superblock_one_avx512.h"
 
 enum {
-    X_CHUNK = 64, /* activation rows of a pass over the weights */
-    X_TILE = 4,   /* of them multiplied at once */
+    X_CHUNK = 128, /* activation rows of a pass over the weights */
+    X_TILE = 4,    /* of them multiplied at once */
     STRIPS = 2
 };
 
