@@ -25,12 +25,12 @@ tools:
 	@missing=""; \
 	command -v cc >/dev/null && command -v c++ >/dev/null || missing="$$missing build-essential"; \
 	if [ "$$(uname -m)" = x86_64 ]; then \
-	  command -v qemu-x86_64-static >/dev/null || command -v qemu-x86_64 >/dev/null || missing="$$missing qemu-user-static"; fi; \
+	  command -v qemu-x86_64-static >/dev/null || command -v qemu-x86_64 >/dev/null || missing="$$missing qemu-user-static qemu-user"; fi; \
 	"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; \
-	  elif [ "$$missing" = " qemu-user-static" ]; then \
+	  elif [ "$$missing" = " qemu-user-static qemu-user" ]; then \
 	    echo "qemu-user is not installed: the tests on emulated CPUs are left out (apt-get install qemu-user-static)"; \
 	  else echo "missing:$$missing. Run"; echo "  sudo apt-get install$$missing"; exit 1; fi; fi
 
@@ -72,10 +72,11 @@ test-c: build ## C tests alone
 test-python: models ## Python tests alone; ARGS='-k name' passes options on
 	$(PY) -m pytest -m "not cross" $(ARGS)
 
-test-cross: build ## build wheels for ARM and a device's root, and run them under emulation (10 minutes and more)
-	EDGELLM_REQUIRE_CROSS=1 $(PY) -m pytest -m cross tests
+# -rs: what cannot be had here (compiler, emulator, Debian's packages) is said; with EDGELLM_REQUIRE_CROSS=1 it fails.
+test-cross: build ## wheels for ARM and a flashed device's root, run under emulation (first time some minutes)
+	$(PY) -m pytest -m cross -rs --durations=8 --durations-min=5 tests/cross
 
-test: build lint test-c models test-python ## everything: build, lint, C tests, Python tests with the real models
+test: build lint test-c models test-python test-cross ## everything: build, lint, C tests, Python tests with real models
 
 # Debian's cross compiler and emulator. QEMU itself runs each test on the oldest CPU that has its instruction set; the
 # whole of test_kernels on one that has them all would say nothing new.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from check import CHECKS, check
-from common import ROOT, Stop, cache, need_space, run, say, step, target_named, targets
+from common import ROOT, Stop, cache, interruptible, need_space, run, say, step, target_named, targets
 from papers import write_papers
 from repack import repack
 from zigtools import environment, installed, wrappers
@@ -142,17 +142,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="where the wheel goes (dist)")
     options = parser.parse_args()
     try:
-        if options.target == "list":
-            for name, target in targets().items():
-                print(f"{name:15} {target['tag']:26} {target['about']}")
-            return 0
-        cache()
-        if options.target == "all":
-            return build_all(options.out)
-        results = make(options.target, options.out, options.prove)[2]
-        return int(any(one["result"] == "failed" for one in results))
+        with interruptible():
+            if options.target == "list":
+                for name, target in targets().items():
+                    print(f"{name:15} {target['tag']:26} {target['about']}")
+                return 0
+            cache()
+            if options.target == "all":
+                return build_all(options.out)
+            results = make(options.target, options.out, options.prove)[2]
+            return int(any(one["result"] == "failed" for one in results))
     except Stop as error:
         say(f"edgellm: {error}")
+        return 2
+    except OSError as error:  # a disk became full, a file system went away
+        say(f"edgellm: {error.filename or 'a file'} cannot be read or written: {error.strerror}")
         return 2
     except KeyboardInterrupt:
         say("edgellm: interrupted; what was compiled is kept, no wheel was written")

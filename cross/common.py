@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,6 +22,9 @@ else:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+T = TypeVar("T")
+R = TypeVar("R")
+_started = set[subprocess.Popen[str]]()  # what has to end when this does
 
 
 class Stop(Exception):  # noqa: N818 - not always an error
@@ -81,8 +87,9 @@ def pins() -> dict[str, str]:
 
 
 def run(
-    command: Sequence[str | Path], what: str, *, log: Path | None = None, quiet: bool = False, **options: Any
-) -> str:
+    command: Sequence[str | Path], what: str, *, log: Path | None = None, quiet: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
     """
     Run a program to its end.
 
@@ -91,7 +98,7 @@ def run(
         what: What it does, for the sentence when it fails.
         log: Keep its output there; on a terminal ninja's counts are shown meanwhile.
         quiet: Do not show counts.
-        **options: Of subprocess.Popen.
+        env: Its environment; this process's by default.
 
     Returns:
         What it printed.
@@ -99,32 +106,124 @@ def run(
     Raises:
         Stop: It failed; the sentence ends with its last line and the log's name.
     """
-    words = [str(word) for word in command]
     lines: list[str] = []
     shown = sys.stderr.isatty() and not quiet
-    try:
-        with subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors="replace", **options,
-        ) as process:  # fmt: skip
-            assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line)
-                if shown and line.startswith("["):
-                    sys.stderr.write(f"\r  {line.split(' ')[0]}\033[K")
-    except OSError as error:
-        raise Stop(f"{what} failed: {words[0]} cannot be started ({error.strerror})") from None
+    with started(command, env=env, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if shown and line.startswith("["):
+                sys.stderr.write(f"\r  {line.split(' ')[0]}\033[K")
     if shown:
         sys.stderr.write("\r\033[K")
     text = "".join(lines)
     if log:
-        log.write_text(text)
+        with contextlib.suppress(OSError):  # a full disk: what failed says so
+            log.write_text(text)
     if process.returncode:
+        if "No space left on device" in text or "Errno 28" in text or "ENOSPC" in text:
+            raise Stop(f"{what} failed: a disk is full; make room, or name other folders in EDGELLM_CACHE and TMPDIR")
         first = [line for line in lines if "error: " in line]  # the compiler's; what calls it writes ERROR
         last = [line for line in lines if "error" in line.lower()] or [line for line in lines if line.strip()] or [""]
         where = f"; everything it said is in {log}" if log else ""
         raise Stop(f"{what} failed (exit code {process.returncode}): {[*first, last[-1]][0].strip()[:300]}{where}")
     return text
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, stderr: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
+    """
+    A program in a session of its own, with its standard output in a pipe; waited for, or ended when this is left early.
+
+    What it starts is ended with it. It gets a folder for temporary files that goes with it: pip that is killed
+    leaves its own behind.
+
+    Raises:
+        Stop: It cannot be started.
+    """
+    words = [str(word) for word in command]
+    with tempfile.TemporaryDirectory(prefix="edgellm-", ignore_cleanup_errors=True) as folder:
+        try:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace",
+                env={**(os.environ if env is None else env), "TMPDIR": folder}, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise Stop(f"{words[0]} cannot be started ({error.strerror})") from None
+        _started.add(process)
+        try:
+            yield process
+            process.wait()
+        finally:
+            if process.poll() is None:
+                end(process)
+            _started.discard(process)
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ask it and its children to end, as Ctrl-C does: pip and ninja then clean up; after some seconds make them."""
+    if os.name != "posix":
+        process.kill()
+        return
+    for number, seconds in ((signal.SIGINT, 5), (signal.SIGTERM, 3), (signal.SIGKILL, 3)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            break
+    with contextlib.suppress(ProcessLookupError):  # what it had started and forgot
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def captured(
+    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """What a program said, within *timeout* seconds; a code of -1 when it took longer."""
+    with started(command, env=env) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            end(process)
+            return subprocess.CompletedProcess([], -1, "", f"no end after {timeout:.0f} s")
+    return subprocess.CompletedProcess([], process.returncode, out, err)
+
+
+def parallel(function: Callable[[T], R], jobs: Sequence[T], done: Callable[[T, R], None]) -> None:
+    """A job a core, *done* in their order; what ends this early ends the programs that run and starts no other."""
+    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+    try:
+        for job, result in zip(jobs, pool.map(function, jobs), strict=True):
+            done(job, result)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in [*_started]:
+            end(process)
+        raise
+    finally:
+        pool.shutdown()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Being asked to end is like Ctrl-C, here and only once: what then cleans up is left alone."""
+
+    def leave(_signal: int, _frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

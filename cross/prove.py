@@ -25,12 +25,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from common import ROOT, Stop, cache, run, say, step, target_named, whole
+from common import ROOT, Stop, cache, captured, interruptible, parallel, run, say, step, target_named, whole
 from icount.count import budgets
 from sysroot import python, sysroot
 
@@ -52,10 +52,10 @@ def tools(target: Mapping[str, Any]) -> Path:
         if found := shutil.which(spelling):
             return Path(found)
     if os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
-        with step("installing qemu-user-static"):
+        with step("installing qemu"):
             run(["apt-get", "-qq", "update"], "apt-get update", quiet=True)
-            run(
-                ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "qemu-user-static"],
+            run(  # the second one takes the plugin that counts instructions
+                ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "qemu-user-static", "qemu-user"],
                 "installing qemu-user-static", env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, quiet=True,
             )  # fmt: skip
         if found := shutil.which(f"{name}-static"):
@@ -73,6 +73,11 @@ class Machine:
         self.version = self.python.name.removeprefix("python")
         self.debian = self.root / "usr" / "lib" / "python3" / "dist-packages"
         self.home = cache() / f"python-{target['name']}"
+        self.compiled = f"EDGELLM_SYSROOT_{target['sysroot'].upper()}" not in os.environ  # not in a user's folder
+        if self.compiled and not (self.root / ".compiled").is_file():
+            for folder in self.root.glob("usr/lib/python3*"):
+                self.compile(folder)
+            (self.root / ".compiled").touch()
         self.bits: dict[str, str] = {}  # the sum of the first processor's logits, where they are the target's own
 
     def packages(self, prefix: Path) -> Path:
@@ -99,18 +104,12 @@ class Machine:
             "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0",
         }  # fmt: skip
         options = [*options, *(["-p", str(page)] if page else []), "-cpu", cpu, "-L", str(self.root)]
-        try:
-            return subprocess.run(
-                [str(emulator or self.emulator), *options, str(self.python), *map(str, arguments)],
-                env=environment, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False,
-                stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess([], -1, "", f"no end after {TIMEOUT} s")
+        command = [emulator or self.emulator, *options, self.python, *arguments]
+        return captured(command, env=environment, timeout=TIMEOUT)
 
     def dependencies(self, wheel: Path) -> tuple[Path, Path, Path]:
         """
-        Folders with pip itself, with the dependencies' wheels, and with them installed by the target's pip; made once.
+        Folders with pip, with the dependencies' wheels, and with them installed by the target's pip; made once.
 
         Raises:
             Stop: The package index has no wheel of one of them for the target, or cannot be reached.
@@ -124,26 +123,36 @@ class Machine:
             tags = [f"--platform={tag}" for tag in platforms(self.target["tag"])]
             with step(f"{self.target['name']}: dependencies, installed by the target's pip"), whole(folder) as part:
                 download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-                run(
-                    [*download, "--no-deps", "--dest", part / "pip", "pip>=26"],
-                    "fetching pip", quiet=True,
-                )  # fmt: skip
+                run([*download, "--no-deps", "--dest", part, "pip>=26"], "fetching pip", quiet=True)
+                [pip] = part.glob("pip-*.whl")
+                with zipfile.ZipFile(pip) as archive:
+                    archive.extractall(part / "pip")
+                self.compile(part / "pip")
                 run(
                     [*download, "--only-binary=:all:", *tags, f"--python-version={self.version}",
                      "--implementation=cp", "--dest", part / "wheels", *wanted,
                      *(["--no-deps", "markdown-it-py", "mdurl", "pygments", "wcwidth"] if have else [])],
                     "fetching the dependencies", quiet=True,
                 )  # fmt: skip
-                [pip] = (part / "pip").glob("*.whl")
                 done = self.run(
-                    ["-m", "pip", "install", "--quiet", "--no-index", "--no-warn-script-location", "--find-links",
-                     part / "wheels", "--prefix", part / "site", *wanted],
-                    [pip],
+                    ["-m", "pip", "install", "--quiet", "--no-index", "--no-warn-script-location", "--no-compile",
+                     "--find-links", part / "wheels", "--prefix", part / "site", *wanted],
+                    [part / "pip"],
                 )  # fmt: skip
                 if done.returncode:
                     raise Stop(f"the target's pip could not install the dependencies: {done.stderr.strip()[-300:]}")
-        [pip] = (folder / "pip").glob("*.whl")
-        return pip, folder / "wheels", self.packages(folder / "site")
+                self.compile(part / "site")
+        return folder / "pip", folder / "wheels", self.packages(folder / "site")
+
+    def compile(self, folder: Path) -> None:
+        """Bytecode for *folder*, by this machine's Python if it has the version: under emulation it takes a minute."""
+        words = ["-m", "compileall", "-q", "-j", "0", "-s", str(folder), str(folder)]
+        same = self.version == f"{sys.version_info[0]}.{sys.version_info[1]}"
+        here = sys.executable if same else shutil.which(f"python{self.version}")
+        if here:
+            captured([here, *words], timeout=TIMEOUT)
+        else:
+            self.run(words, [])
 
 
 def platforms(tag: str) -> list[str]:
@@ -154,14 +163,20 @@ def platforms(tag: str) -> list[str]:
 
 def requirements(wheel: Path) -> list[str]:
     """What the wheel asks for on Python 3.11 and later, without extras."""
-    import zipfile
-
     with zipfile.ZipFile(wheel) as archive:
         [name] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = archive.read(name).decode().splitlines()
     return sorted(
         line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist:") and ";" not in line
     )
+
+
+class Job(NamedTuple):
+    """A proof to be made: its name, the processor, and what makes it and says what is wrong, and what else there is."""
+
+    check: str
+    cpu: str
+    do: Callable[[], tuple[str, str]]
 
 
 class Proofs:
@@ -191,19 +206,22 @@ def prove(wheel: Path, target: Mapping[str, Any]) -> list[dict[str, str]]:
     proofs = Proofs(target)
     machine = Machine(target)
     pip, wheels, site = machine.dependencies(wheel)
-    with step(f"{target['name']}: proofs"), tempfile.TemporaryDirectory(prefix="edgellm-prove-") as folder:
-        prefix = Path(folder) / "site"
-        fault = install(machine, wheel, prefix, pip, wheels, site)
+    with step(f"{target['name']}: proofs"), tempfile.TemporaryDirectory(prefix="edgellm-prove-") as name:
+        folder = Path(name)
+        fault = install(machine, wheel, folder / "site", pip, wheels, site)
         proofs.add("install", "", fault, "by the target's own pip")
-        if not fault:
-            paths = [machine.packages(prefix), site]
-            if "refuses" in target:
-                proofs.add("refused", "", refused(machine, wheel, Path(folder), pip, site), f"as {target['refuses']}")
-            on_processors(machine, proofs, paths)
-            doctor(machine, proofs, paths)
-            budgets(machine, proofs, paths)
-            if target["machine"] == "arm":
-                proofs.add("large file", "max", large_file(machine, Path(folder), paths), "refused with a sentence")
+        if fault:
+            return proofs.results
+        paths = [machine.packages(folder / "site"), site]
+        jobs = [Job("doctor", next(iter(target["cpus"])), lambda: (doctor(machine, paths), ""))]
+        if "refuses" in target:
+            as_other = f"as {target['refuses']}"
+            jobs.append(Job("refused", "", lambda: (refused(machine, wheel, folder, pip, site), as_other)))
+        if target["machine"] == "arm":
+            sentence = "refused with a sentence"
+            jobs.append(Job("large file", "max", lambda: (large_file(machine, folder, paths), sentence)))
+        jobs += [*on_processors(machine, paths), *budgets(machine, paths)]
+        parallel(lambda job: job.do(), jobs, lambda job, said: proofs.add(job.check, job.cpu, *said))
     return proofs.results
 
 
@@ -230,27 +248,24 @@ def refused(machine: Machine, wheel: Path, folder: Path, pip: Path, site: Path) 
     return "" if done.returncode and "not a supported wheel" in said else f"pip accepted {other.name}"
 
 
-def on_processors(machine: Machine, proofs: Proofs, paths: Sequence[Path]) -> None:
+def on_processors(machine: Machine, paths: Sequence[Path]) -> list[Job]:
     """Each processor with the kernels picked for it; slower ones on the first processor that has them all."""
+    jobs: list[Job] = []
     close = "close to the recorded logits" if machine.target.get("own_bits") else "recorded logits"
-    runs: list[tuple[str, str, str, str, str, int]] = []  # check, processor, kernels, switched off, detail, page
+
+    def add(check: str, cpu: str, kernels: str, detail: str, disable: str = "", page: int = 0) -> None:
+        jobs.append(Job(check, cpu, lambda: (answer(machine, paths, cpu, kernels, disable=disable, page=page), detail)))
+
     seen: set[str] = set()
     for cpu, kernels in machine.target["cpus"].items():
-        runs.append(("picked", cpu, kernels, "", f"{kernels}, {close}", 0))
-        slower = SLOWER.get(kernels, []) if kernels not in seen else []
-        runs += [("forced", cpu, other, DISABLE[other], f"{other}, {close}", 0) for other in slower]
+        add("picked", cpu, kernels, f"{kernels}, {close}")
+        for other in SLOWER.get(kernels, []) if kernels not in seen else []:
+            add("forced", cpu, other, f"{other}, {close}", disable=DISABLE[other])
         seen.add(kernels)
     cpu, kernels = list(machine.target["cpus"].items())[-1]
-    pages = machine.target.get("pages", [])
-    runs += [("pages", cpu, kernels, "", f"{page // 1024} KiB", page) for page in pages]
-
-    def one(job: tuple[str, str, str, str, str, int]) -> str:
-        _, cpu, kernels, disable, _, page = job
-        return answer(machine, paths, cpu, kernels, disable=disable, page=page)
-
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for (check, cpu, _, _, detail, _), fault in zip(runs, pool.map(one, runs), strict=True):
-            proofs.add(check, cpu, fault, detail)
+    for page in machine.target.get("pages", []):
+        add("pages", cpu, kernels, f"{page // 1024} KiB", page=page)
+    return jobs
 
 
 def answer(machine: Machine, paths: Sequence[Path], cpu: str, kernels: str, *, disable: str = "", page: int = 0) -> str:
@@ -281,11 +296,10 @@ def judge(code: int, out: str, err: str, kernels: str) -> str:
     return "" if found["sha256"] == expected["sha256"] else CLOSE
 
 
-def doctor(machine: Machine, proofs: Proofs, paths: Sequence[Path]) -> None:
+def doctor(machine: Machine, paths: Sequence[Path]) -> str:
     """The installed command line examines itself."""
-    cpu = next(iter(machine.target["cpus"]))
-    done = machine.run(["-m", "edgellm", "doctor"], paths, cpu=cpu)
-    proofs.add("doctor", cpu, done.stderr.strip()[-200:] or f"exit code {done.returncode}" if done.returncode else "")
+    done = machine.run(["-m", "edgellm", "doctor"], paths, cpu=next(iter(machine.target["cpus"])))
+    return done.stderr.strip()[-200:] or f"exit code {done.returncode}" if done.returncode else ""
 
 
 def large_file(machine: Machine, folder: Path, paths: Sequence[Path]) -> str:
@@ -309,10 +323,13 @@ def main() -> int:
         print((__doc__ or "").strip(), file=sys.stderr)
         return 2
     try:
-        results = prove(Path(sys.argv[2]).resolve(), target_named(sys.argv[1]))
+        with interruptible():
+            results = prove(Path(sys.argv[2]).resolve(), target_named(sys.argv[1]))
     except Stop as error:
         say(f"cross/prove.py: {error}")
         return 2
+    except KeyboardInterrupt:
+        return 130
     return int(any(one["result"] == "failed" for one in results))
 
 

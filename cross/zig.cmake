@@ -5,6 +5,10 @@
 # CMake runs this file again for each of its own checks, which see only the variables listed here.
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES EL_ZIG_TOOLS EL_ZIG_SYSTEM EL_ZIG_PROCESSOR)
 set(CMAKE_TRY_COMPILE_CONFIGURATION Release) # without -O zig adds UBSan, whose functions are nowhere
+if(EL_ZIG_SYSTEM STREQUAL "Linux")
+  # Nothing is linked while configuring: zig would build a libc++ for programs, 36 s of a processor, that no wheel needs.
+  set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+endif()
 
 set(CMAKE_SYSTEM_NAME ${EL_ZIG_SYSTEM})
 set(CMAKE_SYSTEM_PROCESSOR ${EL_ZIG_PROCESSOR})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -227,6 +229,58 @@ def test_recipes_for_machines_that_are_not_here() -> None:
     assert sum("cmake --build" in one for one in commands) == 2
     assert all("-DCMAKE_OSX_DEPLOYMENT_TARGET=16.4" in one for one in commands if "cmake -S" in one)
     assert any(one.startswith("xcodebuild -create-xcframework") for one in commands)
+
+
+INTERRUPTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import common
+try:
+    with common.interruptible():
+        script = 'mktemp >/dev/null; sleep 60 & echo $$,$! >"$0.part"; mv "$0.part" "$0"; wait'
+        common.run(["sh", "-c", script, sys.argv[2]], "x")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_a_build_ends_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    said, temporary = tmp_path / "said", tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-c", INTERRUPTED, str(ROOT / "cross"), str(said)]
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)})
+    until = time.monotonic() + 30
+    while not said.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(30) == 130
+    left = subprocess.run(["ps", "-o", "stat=", "-p", said.read_text().strip()], capture_output=True, text=True)
+    assert [state for state in left.stdout.split() if state[0] != "Z"] == []  # ended, perhaps not yet collected
+    assert not list(temporary.iterdir())
+
+
+def test_no_proof_starts_after_an_interruption() -> None:
+    made: list[int] = []
+
+    def interrupt(job: int, result: None) -> None:
+        raise KeyboardInterrupt
+
+    def work(job: int) -> None:
+        made.append(job)
+        common.captured(["sleep", "60" if job else "0"], timeout=60)
+
+    with pytest.raises(KeyboardInterrupt):
+        common.parallel(work, range(100), interrupt)
+    assert len(made) < 10
+
+
+def test_sentence_when_a_program_finds_a_disk_full() -> None:
+    with pytest.raises(Stop, match="x failed: a disk is full; make room, or name other folders in EDGELLM_CACHE and T"):
+        common.run(["sh", "-c", "echo 'ninja: error: write: No space left on device'; exit 1"], "x")
+    with pytest.raises(Stop, match=r"^nonesuch cannot be started"):
+        common.run(["nonesuch"], "x")
 
 
 def test_interrupted_work_leaves_nothing(tmp_path: Path) -> None:

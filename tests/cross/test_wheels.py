@@ -2,51 +2,29 @@
 The two wheels that most devices want, built here and run on every processor they claim.
 
 Skipped with a reason where compiler, emulator or Debian's packages are not to be had; EDGELLM_REQUIRE_CROSS=1 makes
-that a failure. With warm caches (ccache, zig's, the sysroots) 2 to 4 minutes on 2 cores.
+that a failure.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import build
 import check
-from common import Stop, targets
+from common import targets
+from tests.support.cross import Made
 
-pytestmark = [
-    pytest.mark.cross,
-    pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="builds on x86-64 Linux"),
-]
-Made = tuple[dict[str, Any], Path, list[dict[str, str]]]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
-    """``made("rpi-armv7")``: the target, its wheel and the results, built once."""
-    known: dict[str, Made] = {}
-
-    def make(name: str) -> Made:
-        if name not in known:
-            try:
-                known[name] = build.make(name, tmp_path_factory.mktemp(name), proving=True)
-            except Stop as error:
-                (pytest.fail if os.environ.get("EDGELLM_REQUIRE_CROSS") == "1" else pytest.skip)(str(error))
-        return known[name]
-
-    return make
+pytestmark = pytest.mark.cross
 
 
 @pytest.fixture(params=["rpi-aarch64", "rpi-armv7"])
-def wheel(request: pytest.FixtureRequest, made: Callable[[str], Made]) -> Iterator[Made]:
-    yield made(request.param)
+def wheel(request: pytest.FixtureRequest, made: Callable[[str], Made]) -> Made:
+    return made(request.param)
 
 
 def test_checks_and_proofs(wheel: Made) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +53,8 @@ def sources() -> Path:
         return root
     from platformdirs import user_cache_path
 
-    folder = user_cache_path("edgellm", appauthor=False) / "sources"
+    cache = os.environ.get("EDGELLM_CACHE") or user_cache_path("edgellm", appauthor=False)
+    folder = Path(cache) / "sources"
     unpacked = folder / f"edgellm-{__version__}"
     if not (unpacked / "cross" / "build.py").is_file():
         _fetch(folder)
@@ -65,21 +70,40 @@ class SourcesMissing(Exception):  # noqa: N818 - read as a sentence
 
 
 def _fetch(folder: Path) -> None:
-    import os
-
+    """Put the sources there, whole or not at all."""
     wanted = f"edgellm=={__version__}"
     hint = "run this in a checkout of edgellm instead"
     if os.environ.get("EDGELLM_OFFLINE", "0") not in ("", "0"):
         raise SourcesMissing(f"building takes {wanted}'s sources, and EDGELLM_OFFLINE forbids fetching them: {hint}")
     say(f"fetching the sources of {wanted}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
+            said = _download(wanted, part)
+            [*archives] = Path(part).glob("edgellm-*.tar.gz")
+            if not archives:
+                raise SourcesMissing(f"pip could not fetch the sources of {wanted} ({said}): {hint}")
+            with tarfile.open(archives[0]) as file:
+                file.extractall(part, filter="data")
+            name = f"edgellm-{__version__}"
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (Path(part) / name).replace(folder / name)
+    except (OSError, tarfile.TarError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourcesMissing(f"{folder} cannot be filled ({reason}): make room, or set EDGELLM_CACHE") from None
+
+
+def _download(wanted: str, folder: str) -> str:
+    """Let pip do it; what it said last when it could not."""
+    # pip asks a source distribution who it is, by the package that builds it: installed, or from the index for once.
+    isolated = importlib.util.find_spec("scikit_build_core") is None
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "edgellm",
-         "--no-build-isolation", "--retries", "1", "--dest", str(folder), wanted],
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "edgellm", "--no-input",
+         *([] if isolated else ["--no-build-isolation"]), "--retries", "1", "--disable-pip-version-check",
+         "--dest", folder, wanted],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": folder},
     )  # fmt: skip
-    archive = folder / f"edgellm-{__version__}.tar.gz"
-    if done.returncode or not archive.is_file():
-        last = (done.stderr.strip().splitlines() or ["no answer"])[-1].removeprefix("ERROR: ")
-        raise SourcesMissing(f"pip could not fetch the sources of {wanted} ({last}): {hint}")
-    with tarfile.open(archive) as file:
-        file.extractall(folder, filter="data")
+    if "No module named pip" in done.stderr:
+        return f"this Python has none: {sys.executable} -m ensurepip"
+    errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    return (errors or done.stderr.strip().splitlines() or ["no answer"])[-1]

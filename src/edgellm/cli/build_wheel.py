@@ -37,6 +37,8 @@ def command(target: str, prove: bool, out: Path) -> None:
         say(str(error))
         raise click.exceptions.Exit(2) from None
     words = [target, *(["--prove"] if prove else []), "--out", str(out.absolute())]
+    command = [sys.executable, str(root / "cross" / "build.py"), *words]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    code = subprocess.run([sys.executable, str(root / "cross" / "build.py"), *words], env=environment, check=False)
-    raise click.exceptions.Exit(code.returncode)
+    if os.name == "posix":  # one process, so that whoever ends this one ends that
+        os.execve(command[0], command, environment)  # noqa: S606 - no shell is the point
+    raise click.exceptions.Exit(subprocess.run(command, env=environment, check=False).returncode)

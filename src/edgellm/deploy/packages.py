@@ -215,10 +215,13 @@ def _pip(arguments: Sequence[str]) -> str | None:
     command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--no-input", "--disable-pip-version-check"]
     if arguments[0] == "download":
         command.append("--retries=2")  # "no matching distribution" without a word of retries means just that
-    environment = {**os.environ, "PIP_NO_COLOR": "1"}
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
-    )
+    with tempfile.TemporaryDirectory(
+        prefix="edgellm-", ignore_cleanup_errors=True
+    ) as folder:  # pip, killed, leaves its
+        environment = {**os.environ, "PIP_NO_COLOR": "1", "TMPDIR": folder}
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
+        )
     if done.returncode == 0:
         return None
     if "No module named pip" in done.stderr:
