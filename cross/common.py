@@ -195,17 +195,18 @@ def captured(
 
 def parallel(function: Callable[[T], R], jobs: Sequence[T], done: Callable[[T, R], None]) -> None:
     """A job a core, *done* in their order; what ends this early ends the programs that run and starts no other."""
-    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
-    try:
-        for job, result in zip(jobs, pool.map(function, jobs), strict=True):
-            done(job, result)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in [*_started]:
-            end(process)
-        raise
-    finally:
-        pool.shutdown()
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        results = [pool.submit(function, job) for job in jobs]
+        try:
+            for job, result in zip(jobs, results, strict=True):
+                done(job, result.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(result.done() for result in results):  # a thread may be about to start a program
+                for process in [*_started]:
+                    end(process)
+                time.sleep(0.02)
+            raise
 
 
 @contextlib.contextmanager
