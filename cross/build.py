@@ -13,8 +13,10 @@ a proof found something, 2 something is missing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from papers import write_papers
 from repack import repack
 from zigtools import environment, installed, wrappers
 
-SPACE_MB = 600  # object files, wheel
+SPACE_MB = 600  # object files
+WHEEL_MB = 10  # and what lies beside it
 
 
 def build(target: dict[str, Any], out: Path) -> Path:
@@ -80,6 +83,7 @@ def _writable(out: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise Stop(f"{out} cannot be written to ({error.strerror}): name another folder with --out") from None
+    need_space(out, WHEEL_MB)
     return out.resolve()
 
 
@@ -94,20 +98,29 @@ def look(wheel: Path, target: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def make(name: str, out: Path, proving: bool) -> tuple[dict[str, Any], Path, list[dict[str, str]]]:
-    """Build, look and prove one target; write what lies beside the wheel."""
+    """Build, look and prove one target; then put the wheel into *out*, and what lies beside it."""
     target = target_named(name)
     if proving and target["proof"] != "none":
         import prove
 
         prove.tools(target)  # what is missing is said before minutes of compiling
-    wheel = build(target, out)
-    results = look(wheel, target)
-    if proving:
-        if target["proof"] == "none":
-            results.append({"check": "run", "result": "not run", "detail": target["why"]})
-        else:
-            results += prove.prove(wheel, target)
-    write_papers(wheel, target, results)
+    is_new = not out.exists()
+    out = _writable(out)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".edgellm-", dir=out) as part:
+            wheel = build(target, Path(part))
+            results = look(wheel, target)
+            if proving:
+                if target["proof"] == "none":
+                    results.append({"check": "run", "result": "not run", "detail": target["why"]})
+                else:
+                    results += prove.prove(wheel, target)
+            wheel = wheel.replace(out / wheel.name)
+        write_papers(wheel, target, results)
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # there is something in it
+                out.rmdir()
     failed = [one for one in results if one["result"] == "failed"]
     size = wheel.stat().st_size / 1e6
     say(f"{wheel}: {size:.2f} MB, {len(CHECKS)} checks, {len(results) - len(CHECKS)} proofs, {len(failed)} failed")

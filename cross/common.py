@@ -144,11 +144,13 @@ def started(
         Stop: It cannot be started.
     """
     words = [str(word) for word in command]
-    with tempfile.TemporaryDirectory(prefix="edgellm-", ignore_cleanup_errors=True) as folder:
+    around = dict(os.environ if env is None else env)
+    temporary = tempfile.TemporaryDirectory(prefix="edgellm-", dir=around.get("TMPDIR"), ignore_cleanup_errors=True)
+    with temporary as folder:
         try:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace",
-                env={**(os.environ if env is None else env), "TMPDIR": folder}, start_new_session=True,
+                env={**around, "TMPDIR": folder}, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise Stop(f"{words[0]} cannot be started ({error.strerror})") from None

@@ -34,7 +34,7 @@ def installed() -> Path:
         run(
             [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
              "--retries", "2", "--target", part, *wanted],
-            "pip, which fetches the compiler,",
+            "pip, which fetches the compiler,", env={**os.environ, "TMPDIR": str(part)},  # /tmp may be a small one
         )  # fmt: skip
         (part / ".packages").write_text(mark)
     return folder

@@ -54,17 +54,22 @@ def command(
         return
     if wheel is None or model is None:
         raise click.UsageError("name the wheel and the model: edgellm flash TARGET --wheel FILE --model NAME")
-    signal.signal(signal.SIGTERM, _leave)
+    for name in ("SIGTERM", "SIGHUP"):  # the second one when a terminal or connection closes
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _leave)
     cache = Path(os.environ.get("EDGELLM_CACHE") or Path.home() / ".cache" / "edgellm")
-    plan = deploy.prepare(
-        target, wheel, model, python=version, arguments=checked(arguments), service=service, cache=cache
-    )
-    if dry_run:
-        for line in plan.describe():
-            click.echo(line)
-        return
-    with _work.progress() as report:
-        said = deploy.flash(plan, report)
+    arguments = checked(arguments)
+    try:
+        plan = deploy.prepare(target, wheel, model, python=version, arguments=arguments, service=service, cache=cache)
+        if dry_run:
+            for line in plan.describe():
+                click.echo(line)
+            return
+        with _work.progress() as report:
+            said = deploy.flash(plan, report)
+    except KeyboardInterrupt:
+        say(f"interrupted: {target} is as it was before")
+        raise
     for line in said:
         say(line)
     say(f"{target} has edgellm {plan.wheel.version}; on the device: edgellm run {plan.model.name}")
