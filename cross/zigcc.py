@@ -19,6 +19,9 @@ FPU = {"neon-vfpv4": "neon+vfp4", "vfpv4": "vfp4d32", "neon": "neon", "vfpv3-d16
 # zig's linkers do not know these and do not need them: the version script closes the library, on macOS hidden
 # visibility does (check.py looks at what is exported); libc++ and the builtins are always inside.
 DROPPED = ("-Wl,--exclude-libs,ALL", "-static-libgcc", "-static-libstdc++", "-Wl,-exported_symbol,_edgellm_*")
+# By these CMake asks who the compiler is. The answer is in an object file too, and to link them as programs zig would
+# build a libc++ that nothing else needs: 36 s of a processor.
+ASKING = ("CMakeCCompilerId.c", "CMakeCXXCompilerId.cpp")
 
 
 def mcpu_of_march(march: str) -> str:
@@ -36,6 +39,8 @@ def mcpu_of_march(march: str) -> str:
 
 def translate(flags: list[str], cpu: str) -> list[str]:
     """*flags* as zig takes them, with one -mcpu: the last one named, else *cpu* (a target's baseline)."""
+    if any(flag.endswith(ASKING) for flag in flags):
+        flags = [*flags, "-c"]
     if "-shared" in flags:  # beside it zig takes -static for a wish for a static library
         flags = ["-s" if flag == "-Wl,-x" else flag for flag in flags if flag != "-static"]
     kept: list[str] = []

@@ -94,6 +94,7 @@ def test_flags_that_pass_and_that_do_not() -> None:
         "-g0",
         "-mavx2",
     ]
+    assert zigcc.translate(["x/CMakeCXXCompilerId.cpp"], "x86_64")[-1] == "-c"
     with pytest.raises(SystemExit, match=r"add it to cross/zigcc\.py"):
         zigcc.translate(["-march=native"], "base")
 
