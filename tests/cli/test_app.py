@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,46 @@ def test_building_outside_a_checkout_takes_the_sources(monkeypatch: pytest.Monke
     (unpacked / "cross").mkdir(parents=True)
     (unpacked / "cross" / "build.py").touch()
     assert _cross.sources() == unpacked
+
+
+BACKEND = """
+import os
+def prepare_metadata_for_build_wheel(folder, settings=None):
+    info = "edgellm-{version}.dist-info"
+    os.mkdir(os.path.join(folder, info))
+    with open(os.path.join(folder, info, "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: edgellm\\nVersion: {version}\\n")
+    return info
+"""
+
+
+def test_the_sources_come_by_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From wherever pip is told to look; what is not whole is not kept."""
+    from edgellm.cli import _cross
+
+    files = {
+        "cross/build.py": "",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": BACKEND.format(version=_cross.__version__),
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: edgellm\nVersion: {_cross.__version__}\n",
+    }
+    links = tmp_path / "links"
+    links.mkdir()
+    name = f"edgellm-{_cross.__version__}"
+    for path, text in files.items():
+        place = tmp_path / name / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    monkeypatch.setattr(_cross, "checkout", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    for variable, value in (("NO_INDEX", "1"), ("CONFIG_FILE", os.devnull), ("FIND_LINKS", str(links))):
+        monkeypatch.setenv(f"PIP_{variable}", value)
+    monkeypatch.delenv("EDGELLM_OFFLINE", raising=False)
+    monkeypatch.setenv("EDGELLM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(_cross.SourcesMissing, match=r"No matching distribution .*: run this in a checkout"):
+        _cross.sources()
+    assert not list((tmp_path / "cache" / "sources").iterdir())
+    with tarfile.open(links / f"{name}.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / name, name)
+    assert _cross.sources() == tmp_path / "cache" / "sources" / name
+    assert [path.name for path in (tmp_path / "cache" / "sources").iterdir()] == [name]

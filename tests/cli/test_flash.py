@@ -163,7 +163,11 @@ def test_a_failure_leaves_everything_as_it_was(
     else:
         monkeypatch.setattr(deploy.Changes, "link", fail)
     done = cli("flash", str(root), "--wheel", str(newer), "--model", str(other))
-    words = {"self-test": "the self-test failed (exit code 1)", "interrupt": "interrupted: ", "disk full": "became full"}
+    words = {
+        "self-test": "the self-test failed (exit code 1)",
+        "interrupt": "interrupted: ",
+        "disk full": "became full",
+    }
     assert done.code == (130 if failure == "interrupt" else 1)
     assert words[failure] in done.err
     assert snapshot(root) == before
