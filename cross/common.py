@@ -123,6 +123,8 @@ def run(
     if process.returncode:
         if "No space left on device" in text or "Errno 28" in text or "ENOSPC" in text:
             raise Stop(f"{what} failed: a disk is full; make room, or name other folders in EDGELLM_CACHE and TMPDIR")
+        if "Retrying (" in text or "Could not connect to" in text or "Temporary failure resolving" in text:
+            raise Stop(f"{what} failed: the network, or the server that pip and apt are told to use, does not answer")
         first = [line for line in lines if "error: " in line]  # the compiler's; what calls it writes ERROR
         last = [line for line in lines if "error" in line.lower()] or [line for line in lines if line.strip()] or [""]
         where = f"; everything it said is in {log}" if log else ""

@@ -30,13 +30,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import ROOT, Stop, cache, captured, interruptible, parallel, run, say, step, target_named, whole
+from common import ROOT, Stop, cache, captured, interruptible, need_space, parallel, run, say, step, target_named, whole
 from icount.count import budgets
 from sysroot import python, sysroot
 
 FIXTURE = ROOT / "tests" / "data" / "cross" / "mixed.gguf"
 SLOWER = {"i8mm": ["dotprod", "neon", "ref"], "dotprod": ["neon", "ref"], "neon": ["ref"], "avx2": ["ref"]}
 DISABLE = {"dotprod": "i8mm", "neon": "dotprod", "ref": "neon,avx2"}  # what to switch off to get there
+SIZE_MB = 200  # dependencies, as wheels and installed
 TIMEOUT = 900  # seconds; a run takes 3 to 20
 
 
@@ -121,9 +122,19 @@ class Machine:
         folder = self.home / key
         if not folder.is_dir():
             tags = [f"--platform={tag}" for tag in platforms(self.target["tag"])]
+            need_space(cache(), SIZE_MB)
             with step(f"{self.target['name']}: dependencies, installed by the target's pip"), whole(folder) as part:
-                download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-                run([*download, "--no-deps", "--dest", part, "pip>=26"], "fetching pip", quiet=True)
+                download = [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--retries=2",
+                ]
+                around = {**os.environ, "TMPDIR": str(part)}  # /tmp may be a small one
+                run([*download, "--no-deps", "--dest", part, "pip>=26"], "fetching pip", quiet=True, env=around)
                 [pip] = part.glob("pip-*.whl")
                 with zipfile.ZipFile(pip) as archive:
                     archive.extractall(part / "pip")
@@ -132,7 +143,7 @@ class Machine:
                     [*download, "--only-binary=:all:", *tags, f"--python-version={self.version}",
                      "--implementation=cp", "--dest", part / "wheels", *wanted,
                      *(["--no-deps", "markdown-it-py", "mdurl", "pygments", "wcwidth"] if have else [])],
-                    "fetching the dependencies", quiet=True,
+                    "fetching the dependencies", quiet=True, env=around,
                 )  # fmt: skip
                 done = self.run(
                     ["-m", "pip", "install", "--quiet", "--no-index", "--no-warn-script-location", "--no-compile",

@@ -65,6 +65,7 @@ def configuration(folder: Path, architecture: str) -> dict[str, str]:
         f'Dir::Etc::sourcelist "{folder}/sources.list";\nDir::Etc::sourceparts "-";\nDir::Etc::preferencesparts "-";\n'
         'APT::Install-Recommends "false";\npkgCacheGen::Essential "none";\nAcquire::Languages "none";\n'
         'Debug::NoLocking "true";\nAPT::Sandbox::User "root";\nAPT::Get::List-Cleanup "false";\n'
+        'APT::Update::Error-Mode "any";\n'
     )
     return {**os.environ, "APT_CONFIG": str(folder / "apt.conf"), "LC_ALL": "C"}
 

@@ -277,9 +277,13 @@ def test_no_proof_starts_after_an_interruption() -> None:
     assert len(made) < 10
 
 
-def test_sentence_when_a_program_finds_a_disk_full() -> None:
+def test_sentences_for_what_programs_say() -> None:
     with pytest.raises(Stop, match="x failed: a disk is full; make room, or name other folders in EDGELLM_CACHE and T"):
         common.run(["sh", "-c", "echo 'ninja: error: write: No space left on device'; exit 1"], "x")
+    with pytest.raises(
+        Stop, match=r"^x failed: the network, or the server that pip and apt are told to use, does not a"
+    ):
+        common.run(["sh", "-c", "echo 'WARNING: Retrying (Retry(total=0)) ERROR: No matching'; exit 1"], "x")
     with pytest.raises(Stop, match=r"^nonesuch cannot be started"):
         common.run(["nonesuch"], "x")
 
