@@ -120,6 +120,7 @@ def test_building_outside_a_checkout_takes_the_sources(monkeypatch: pytest.Monke
     from edgellm.cli import _cross
 
     monkeypatch.setattr(_cross, "checkout", lambda: None)
+    monkeypatch.delenv("EDGELLM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
