@@ -91,7 +91,8 @@ def checked(arguments: str) -> str:
     import shlex
 
     try:
-        run.make_context("run", ["model", *shlex.split(arguments), "-"], resilient_parsing=False)
+        words = ["model", *shlex.split(arguments), "-"]
+        run.make_context("run", words, parent=click.get_current_context())  # whose settings it keeps: -h is one
     except ValueError as error:
         raise click.UsageError(f"--arguments {arguments}: {error}") from None
     return arguments
