@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from check import CHECKS, check
-from common import ROOT, Stop, cache, interruptible, need_space, run, say, step, target_named, targets
+from common import ROOT, Needs, Stop, cache, interruptible, need_space, run, say, step, target_named, targets
 from papers import write_papers
 from repack import repack
 from zigtools import environment, installed, wrappers
@@ -97,26 +97,47 @@ def look(wheel: Path, target: dict[str, Any]) -> list[dict[str, str]]:
     return results
 
 
-def make(name: str, out: Path, proving: bool) -> tuple[dict[str, Any], Path, list[dict[str, str]]]:
-    """Build, look and prove one target; then put the wheel into *out*, and what lies beside it."""
-    target = target_named(name)
-    if proving and target["proof"] != "none":
-        import prove
+def make(
+    name: str, out: Path, proving: bool, *, quick: bool = False
+) -> tuple[dict[str, Any], Path, list[dict[str, str]]]:
+    """
+    Build, look and prove one target; then put the wheel into *out*, and what lies beside it.
 
-        prove.tools(target)  # what is missing is said before minutes of compiling
+    Args:
+        name: The target.
+        out: A folder, made if need be.
+        proving: Run the wheel, or compile what can be compiled without the tool that the target needs.
+        quick: Kernels on one processor of a kind instead of all.
+
+    Raises:
+        Needs: The target needs a tool that is not here; how far it came without it is said.
+        Stop: Something else is missing, or a file does not compile.
+    """
+    target = target_named(name)
+    if proving and target.get("emulator", "wine") != "wine":
+        from emulate import qemu
+
+        qemu(target["emulator"])  # what is missing is said before minutes of compiling
     is_new = not out.exists()
     out = _writable(out)
+    compiled = ""
     try:
+        if proving and "gate" in target:
+            from mobile import gate
+
+            compiled = gate(target)
         with tempfile.TemporaryDirectory(prefix=".edgellm-", dir=out) as part:
             wheel = build(target, Path(part))
             results = look(wheel, target)
             if proving:
-                if target["proof"] == "none":
-                    results.append({"check": "run", "result": "not run", "detail": target["why"]})
-                else:
-                    results += prove.prove(wheel, target)
+                import prove
+
+                results += prove.prove(wheel, target, quick=quick)
             wheel = wheel.replace(out / wheel.name)
         write_papers(wheel, target, results)
+    except Needs as error:
+        error.compiled = compiled
+        raise
     finally:
         if is_new:
             with contextlib.suppress(OSError):  # there is something in it
@@ -135,16 +156,15 @@ def build_all(out: Path) -> int:
     for name in targets():
         try:
             rows.append((target_named(name), *make(name, out, proving=True)[1:]))
-        except Stop as error:  # noqa: PERF203 - each target on its own
+        except Needs as error:  # noqa: PERF203 - each target on its own
+            say(f"{name}: {error}")
+            rows.append((target_named(name), None, [{"check": "build", "result": "needs", "detail": error.compiled}]))
+        except Stop as error:
             say(f"{name}: {error}")
             rows.append((target_named(name), None, [{"check": "build", "result": "not built", "detail": str(error)}]))
     platforms.write(rows)
     print(platforms.table(rows))
-    return any(
-        one["result"] == "failed" or (one["result"] == "not built" and not target.get("needs"))
-        for target, _, results in rows
-        for one in results
-    )
+    return any(one["result"] in ("failed", "not built") for _, _, results in rows for one in results)
 
 
 def main() -> int:

@@ -42,6 +42,7 @@ INSTRUCTIONS: dict[str, list[tuple[int, int]]] = {
 OPERATORS = re.compile(r"edgellm_|_Z(n[aw]|d[al])|__dso_handle$|_mh_dylib_header$")
 LIBRARY = re.compile(r"\.(so(\.\d+)*|dylib|dll|pyd)$")
 NAMES = {"elf": "libedgellm.so", "macho": "libedgellm.dylib", "pe": "libedgellm.dll"}
+GENERATED = ("edgellm/_edgellm_ffi.py", "edgellm/_edgellm_table.py")  # what cffi and ctypes read of the header
 MODULES = {"x86_64": ["edgellm_ggml_x64", "edgellm_ggml_avx2"]}
 FOREIGN_PATH = re.compile(rb"/(?:home|root|Users|work|builds?|tmp|opt)/[\w.+-]+/[\w.+/-]+")
 
@@ -127,12 +128,12 @@ def duplicates(wheel: Wheel) -> Iterator[str]:
 
 
 def contents(wheel: Wheel) -> Iterator[str]:
-    """The library is there, on x86-64 the two modules, and no other binary."""
+    """The library is there, on x86-64 the two modules, both bindings' tables, and no other binary."""
     suffix = NAMES[wheel.target["format"]].rpartition(".")[2]
     wanted = {f"edgellm/lib/{NAMES[wheel.target['format']]}"}
     wanted |= {f"edgellm/lib/{name}.{suffix}" for name in MODULES.get(wheel.target["machine"], [])}
     found = set(wheel.libraries) | set(wheel.broken)
-    for name in sorted(wanted - found):
+    for name in [*sorted(wanted - found), *(name for name in GENERATED if name not in wheel.files)]:
         yield f"{name} is missing"
     for name in sorted(found - wanted):
         yield f"{name} is a binary that does not belong there"

@@ -31,6 +31,12 @@ class Stop(Exception):  # noqa: N818 - not always an error
     """What cannot go on, in one sentence that says what to do."""
 
 
+class Needs(Stop):
+    """A tool that no package registry has is not here; `compiled` says how far the target came without it."""
+
+    compiled = ""
+
+
 def say(text: str) -> None:
     """A line of progress."""
     print(text, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from check import CHECKS
 from common import ROOT, write_whole
 
 PAGE = ROOT / "docs" / "platforms.md"
@@ -17,9 +18,10 @@ Row = tuple[dict[str, Any], Path | None, list[dict[str, str]]]
 def table(rows: Sequence[Row]) -> str:
     """Markdown, a line per target."""
     lines = ["| target | for | wheel | tag | checks | proofs |", "| --- | --- | --- | --- | --- | --- |"]
+    names = {one.__name__ for one in CHECKS}
     for target, wheel, results in rows:
         size = f"{wheel.stat().st_size / 1e6:.2f} MB" if wheel else "not built"
-        checks = [one for one in results if "cpu" not in one and one["check"] not in PROOFS]
+        checks = [one for one in results if "cpu" not in one and one["check"] in names]
         passed = sum(one["result"] == "passed" for one in checks)
         lines.append(
             f"| `{target['name']}` | {target['about']} | {size} | `{target['tag']}` "
@@ -28,20 +30,23 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-PROOFS = ("install", "refused", "run")
+NEEDS = {"ndk": "needs Android's NDK", "xcode": "needs a Mac with Xcode"}
 
 
 def proofs(target: dict[str, Any], wheel: Path | None, results: list[dict[str, str]]) -> str:
     """What was run, in a few words."""
+    last = results[-1] if results else {"result": "", "detail": ""}
     if not wheel:
-        return results[-1]["detail"].partition(":")[0] if results else ""
-    if target["proof"] == "none":
-        return f"not run: {target['why']}"
+        if last["result"] == "needs":
+            return "; ".join(filter(None, [last["detail"], NEEDS[target["needs"]]]))
+        return last["detail"].partition(":")[0]
     cpus = list(dict.fromkeys(one["cpu"] for one in results if one.get("cpu")))
     failed = [one for one in results if one["result"] == "failed"]
-    how = "C programs" if target["proof"] == "c" else "installed by pip, run by Python"
-    text = f"{how} on {', '.join(f'`{cpu}`' for cpu in cpus)}"
-    return f"{text}; {len(failed)} FAILED" if failed else text
+    how = "C programs" if target["proof"] == "c" else "installed by pip, run by Python; C programs"
+    said = [f"{how} on {', '.join(f'`{cpu}`' for cpu in cpus)}"] if cpus else []
+    said += [f"not run: {one['detail']}" for one in results if one["result"] == "not run"]
+    said += [f"{len(failed)} FAILED"] if failed else []
+    return "; ".join(said)
 
 
 def write(rows: Sequence[Row]) -> None:

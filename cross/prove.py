@@ -13,7 +13,7 @@ What is shown, each a line of proofs.json:
   pages        the same on kernels with larger pages
   instructions no more of them than stored, for the import, a token of a prompt, a generated token
   large file   on 32 bits, a model file of over 2 GiB is refused with a sentence
-Emulation says nothing about speed. Targets without a Python to be had are proven in C (prove_c.py).
+Emulation says nothing about speed. prove_c.py adds C programs, the only ones where no Python is to be had.
 """
 
 from __future__ import annotations
@@ -26,49 +26,26 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from common import ROOT, Stop, cache, captured, interruptible, need_space, parallel, run, say, step, target_named, whole
+from common import ROOT, Stop, cache, captured, interruptible, need_space, run, say, step, target_named, whole
+from emulate import TIMEOUT, qemu
 from icount.count import budgets
+from proofs import FIXTURE, Job, Proofs
 from sysroot import python, sysroot
 
-FIXTURE = ROOT / "tests" / "data" / "cross" / "mixed.gguf"
 SLOWER = {"i8mm": ["dotprod", "neon", "ref"], "dotprod": ["neon", "ref"], "neon": ["ref"], "avx2": ["ref"]}
 DISABLE = {"dotprod": "i8mm", "neon": "dotprod", "ref": "neon,avx2"}  # what to switch off to get there
 SIZE_MB = 200  # dependencies, as wheels and installed
-TIMEOUT = 900  # seconds; a run takes 3 to 20
-
-
-def tools(target: Mapping[str, Any]) -> Path:
-    """
-    The emulator of *target*.
-
-    Raises:
-        Stop: It is not installed, and this is not a Debian root that could install it.
-    """
-    name = target["emulator"]
-    for spelling in (f"{name}-static", name):
-        if found := shutil.which(spelling):
-            return Path(found)
-    if os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
-        with step("installing qemu"):
-            run(["apt-get", "-qq", "update"], "apt-get update", quiet=True)
-            run(  # the second one takes the plugin that counts instructions
-                ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "qemu-user-static", "qemu-user"],
-                "installing qemu-user-static", env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, quiet=True,
-            )  # fmt: skip
-        if found := shutil.which(f"{name}-static"):
-            return Path(found)
-    raise Stop(f"{name} is not installed, and proofs need it: apt-get install qemu-user-static, or leave --prove away")
 
 
 class Machine:
     """A Debian of another architecture, with a folder of Python packages, under emulation."""
 
     def __init__(self, target: Mapping[str, Any]) -> None:
-        self.target, self.emulator = target, tools(target)
+        self.target, self.emulator = target, qemu(target["emulator"])
         self.root = sysroot(target["sysroot"])
         self.python = python(self.root)
         self.version = self.python.name.removeprefix("python")
@@ -182,39 +159,27 @@ def requirements(wheel: Path) -> list[str]:
     )
 
 
-class Job(NamedTuple):
-    """A proof to be made: its name, the processor, and what makes it and says what is wrong, and what else there is."""
-
-    check: str
-    cpu: str
-    do: Callable[[], tuple[str, str]]
-
-
-class Proofs:
-    """Results as they come: said, and kept for proofs.json."""
-
-    def __init__(self, target: Mapping[str, Any]) -> None:
-        self.target, self.results = target, list[dict[str, str]]()
-
-    def add(self, check: str, cpu: str, fault: str, detail: str = "") -> None:
-        """A proof that went well when *fault* is empty."""
-        result = {"check": check, "cpu": cpu, "result": "failed" if fault else "passed", "detail": fault or detail}
-        self.results.append({key: value for key, value in result.items() if value})
-        say(f"  {check}{f' on {cpu}' if cpu else ''}: {fault or detail or 'passed'}")
-
-
-def prove(wheel: Path, target: Mapping[str, Any]) -> list[dict[str, str]]:
+def prove(wheel: Path, target: Mapping[str, Any], *, quick: bool = False) -> list[dict[str, str]]:
     """
-    All proofs of *target* that can be made here.
+    All proofs of *target* that can be made here; *quick*: kernels' tests on one processor of a kind.
 
     Raises:
         Stop: A tool is missing. A proof that fails is a result, not an exception.
     """
-    if target["proof"] == "c":
-        from prove_c import prove_c
+    from prove_c import prove_c
 
-        return prove_c(target)
     proofs = Proofs(target)
+    if target["proof"] == "python":
+        prove_python(wheel, target, proofs)
+    if target.get("needs"):
+        proofs.note("run", "not run", target["why"])
+    else:
+        prove_c(wheel, target, proofs, quick=quick)
+    return proofs.results
+
+
+def prove_python(wheel: Path, target: Mapping[str, Any], proofs: Proofs) -> None:
+    """Installed and run by the target's own Python."""
     machine = Machine(target)
     pip, wheels, site = machine.dependencies(wheel)
     with step(f"{target['name']}: proofs"), tempfile.TemporaryDirectory(prefix="edgellm-prove-") as name:
@@ -222,7 +187,7 @@ def prove(wheel: Path, target: Mapping[str, Any]) -> list[dict[str, str]]:
         fault = install(machine, wheel, folder / "site", pip, wheels, site)
         proofs.add("install", "", fault, "by the target's own pip")
         if fault:
-            return proofs.results
+            return
         paths = [machine.packages(folder / "site"), site]
         jobs = [Job("doctor", next(iter(target["cpus"])), lambda: (doctor(machine, paths), ""))]
         if "refuses" in target:
@@ -231,9 +196,10 @@ def prove(wheel: Path, target: Mapping[str, Any]) -> list[dict[str, str]]:
         if target["machine"] == "arm":
             sentence = "refused with a sentence"
             jobs.append(Job("large file", "max", lambda: (large_file(machine, folder, paths), sentence)))
-        jobs += [*on_processors(machine, paths), *budgets(machine, paths)]
-        parallel(lambda job: job.do(), jobs, lambda job, said: proofs.add(job.check, job.cpu, *said))
-    return proofs.results
+        counted = budgets(machine, paths)
+        if "count" in target and not counted:
+            proofs.note("budgets", "not run", f"{target['emulator']} (Debian's qemu-user) is not installed")
+        proofs.make([*jobs, *on_processors(machine, paths), *counted])
 
 
 def install(machine: Machine, wheel: Path, prefix: Path, pip: Path, wheels: Path, site: Path) -> str:

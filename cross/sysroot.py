@@ -1,7 +1,7 @@
 """
-A foreign Python to run wheels with: Debian packages of another architecture, unpacked into a folder.
+A foreign Python to run wheels with, or musl alone: Debian packages of another architecture, unpacked into a folder.
 
-    python cross/sysroot.py arm64|armhf        prints the folder
+    python cross/sysroot.py arm64|armhf|amd64|musl-arm64|musl-armhf        prints the folder
 
 Nothing is installed on this machine. apt gets a configuration of its own: an empty system of the other architecture,
 whose packages come from the mirror that this machine's own sources name, the release suite only (the security suite's
@@ -22,6 +22,8 @@ from common import Stop, cache, need_space, run, step, whole
 PACKAGES = {
     "arm64": ["python3", "libstdc++6"],
     "amd64": ["python3", "libstdc++6"],
+    "musl-arm64": ["musl"],
+    "musl-armhf": ["musl"],
     "armhf": ["python3", "libstdc++6", "python3-numpy", "python3-cffi", "python3-markupsafe"],
 }
 SIZE_MB = 400
@@ -70,29 +72,33 @@ def configuration(folder: Path, architecture: str) -> dict[str, str]:
     return {**os.environ, "APT_CONFIG": str(folder / "apt.conf"), "LC_ALL": "C"}
 
 
-def sysroot(architecture: str) -> Path:
+def sysroot(name: str) -> Path:
     """
-    The folder, made on first use.
+    The folder *name* of PACKAGES, made on first use.
 
     Raises:
         Stop: There is no network, no apt, or too little room.
     """
-    named = os.environ.get(f"EDGELLM_SYSROOT_{architecture.upper()}")
+    variable = f"EDGELLM_SYSROOT_{name.upper().replace('-', '_')}"
+    named = os.environ.get(variable)
     if named:
-        if not list(Path(named).glob("usr/bin/python3.*")):
-            raise Stop(f"EDGELLM_SYSROOT_{architecture.upper()}={named} has no usr/bin/python3.*")
+        wanted = "lib/ld-musl-*" if name.startswith("musl") else "usr/bin/python3.*"
+        if not list(Path(named).glob(wanted)):
+            raise Stop(f"{variable}={named} has no {wanted}")
         return Path(named)
-    folder = cache() / f"sysroot-{architecture}"
-    if (folder / ".packages").is_file() and (folder / ".packages").read_text() == "\n".join(PACKAGES[architecture]):
+    folder = cache() / f"sysroot-{name}"
+    if (folder / ".packages").is_file() and (folder / ".packages").read_text() == "\n".join(PACKAGES[name]):
         return folder
     need_space(cache(), SIZE_MB)
-    with step(f"Debian's Python for {architecture} (30 MB)"), whole(folder) as part:
+    architecture = name.rpartition("-")[2]
+    what = f"Debian's {'musl' if name.startswith('musl') else 'Python'} for {architecture}"
+    with step(f"{what} (up to 30 MB)"), whole(folder) as part:
         apt = part / ".apt"
         environment = configuration(apt, architecture)
         run(["apt-get", "-q", "update"], "apt-get update", env=environment, quiet=True)
         run(
-            ["apt-get", "-q", "-y", "--download-only", "install", *PACKAGES[architecture]],
-            f"fetching Debian's Python for {architecture}", env=environment, quiet=True,
+            ["apt-get", "-q", "-y", "--download-only", "install", *PACKAGES[name]],
+            f"fetching {what}", env=environment, quiet=True,
         )  # fmt: skip
         packages = sorted((apt / "archives").glob("*.deb"))
         if not packages:
@@ -102,7 +108,7 @@ def sysroot(architecture: str) -> Path:
         shutil.rmtree(apt)
         make_relative(part)
         (part / ".versions").write_text("\n".join(p.stem for p in packages))
-        (part / ".packages").write_text("\n".join(PACKAGES[architecture]))
+        (part / ".packages").write_text("\n".join(PACKAGES[name]))
     return folder
 
 

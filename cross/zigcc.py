@@ -42,7 +42,7 @@ def translate(flags: list[str], cpu: str) -> list[str]:
     if any(flag.endswith(ASKING) for flag in flags):
         flags = [*flags, "-c"]
     if "-shared" in flags:  # beside it zig takes -static for a wish for a static library
-        flags = ["-s" if flag == "-Wl,-x" else flag for flag in flags if flag != "-static"]
+        flags = [flag for flag in flags if flag != "-static"]
     kept: list[str] = []
     fpu = ""
     for flag in flags:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Stop, cache, need_space, pins, run, step, whole
+from common import HERE, Stop, cache, need_space, pins, run, step, whole, write_whole
 
 SIZE_MB = 900
 
@@ -71,10 +71,14 @@ def wrappers(folder: Path, tools: Path, target: Mapping[str, Any], triple: str) 
     folder.mkdir(parents=True, exist_ok=True)
     zig = tools / "ziglang" / "zig"
     python = shutil.which("python3") or sys.executable
-    flags = hashlib.sha256((HERE / "zigcc.py").read_bytes()).hexdigest()[:12]
-    head = f"#!/bin/sh\n# zig {pins()['ziglang']}, flags {flags}\n"
+    text = (HERE / "zigcc.py").read_bytes()
+    # A copy beside the compiler: were the checkout's own path in these programs, ccache would know no other checkout.
+    translator = cache() / f"zigcc-{hashlib.sha256(text).hexdigest()[:12]}.py"
+    if not translator.is_file():
+        write_whole(translator, text)
+    head = f"#!/bin/sh\n# zig {pins()['ziglang']}\n"
     for name, language in (("clang", "cc"), ("clang++", "c++")):
-        command = f'exec "{python}" -S -E "{HERE / "zigcc.py"}" "{zig}" {language} {triple} {target["cpu"]} "$@"\n'
+        command = f'exec "{python}" -S -E "{translator}" "{zig}" {language} {triple} {target["cpu"]} "$@"\n'
         _program(folder / name, head + command)
     for name in ("ar", "ranlib"):
         _program(folder / name, f'{head}exec "{zig}" {name} "$@"\n')

@@ -29,7 +29,8 @@ from common import Stop, cache, run, say, target_named  # noqa: E402
 from zigtools import environment, installed  # noqa: E402
 
 if TYPE_CHECKING:
-    from prove import Job, Machine
+    from proofs import Job
+    from prove import Machine
 
 BUDGETS = HERE / "budgets.json"
 TOLERANCE = 0.01
@@ -84,7 +85,7 @@ def count(machine: Machine, qemu: Path, arguments: Sequence[str | Path], paths: 
 
 def per_token(machine: Machine, qemu: Path, paths: Sequence[Path], cpu: str, *backend: str) -> dict[str, int]:
     """Prefill and decode, by ours or another *backend*."""
-    from prove import FIXTURE
+    from proofs import FIXTURE
 
     def generate(n_prompt: int, n_tokens: int) -> int:
         words: list[str | Path] = [HERE / "on_count.py", FIXTURE, str(n_prompt), str(n_tokens), *backend]
@@ -103,7 +104,7 @@ def measure(machine: Machine, qemu: Path, paths: Sequence[Path], cpu: str) -> di
 
 def budgets(machine: Machine, paths: Sequence[Path]) -> list[Job]:
     """A comparison for each processor that has a budget."""
-    from prove import Job
+    from proofs import Job
 
     known: dict[str, dict[str, int]] = json.loads(BUDGETS.read_text()).get(machine.target["name"], {})
     qemu = emulator(machine.target)

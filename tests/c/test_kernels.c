@@ -5,8 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
 
 #include "kernels/kernels.h"
 
@@ -39,6 +43,40 @@ typedef struct guarded {
     size_t n_mapped;
 } guarded;
 
+static void no_memory(void)
+{
+    fprintf(stderr, "no memory that ends at a page\n");
+    exit(1);
+}
+
+#ifdef _WIN32
+
+static guarded guarded_new(size_t n)
+{
+    const size_t page = 4096, body = (n + page - 1) / page * page; /* on every processor that Windows runs on */
+    DWORD before;
+    guarded g = {0};
+
+    g.n_mapped = body + page;
+    g.base = VirtualAlloc(NULL, g.n_mapped, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    if (!g.base || !VirtualProtect(g.base + body, page, PAGE_NOACCESS, &before))
+        no_memory();
+    g.data = g.base + body - n;
+    return g;
+}
+
+static void guarded_free(guarded *g) { VirtualFree(g->base, 0, MEM_RELEASE); }
+
+/* All that is freed below comes from aligned(). */
+static int posix_memalign(void **out, size_t alignment, size_t n)
+{
+    *out = _aligned_malloc(n, alignment);
+    return *out == NULL;
+}
+#define free _aligned_free
+
+#else
+
 static guarded guarded_new(size_t n)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), body = (n + page - 1) / page * page;
@@ -46,15 +84,15 @@ static guarded guarded_new(size_t n)
 
     g.n_mapped = body + page;
     g.base = mmap(NULL, g.n_mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (g.base == MAP_FAILED || mprotect(g.base + body, page, PROT_NONE) != 0) {
-        perror("mmap");
-        exit(1);
-    }
+    if (g.base == MAP_FAILED || mprotect(g.base + body, page, PROT_NONE) != 0)
+        no_memory();
     g.data = g.base + body - n;
     return g;
 }
 
 static void guarded_free(guarded *g) { munmap(g->base, g->n_mapped); }
+
+#endif
 
 static void *aligned(size_t n)
 {

@@ -55,7 +55,7 @@ def compile_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., b
 
 def write_wheel(folder: Path, files: dict[str, bytes], tag: str = TAG, name_tag: str = "", record: bool = True) -> Path:
     info = "edgellm-1.0.dist-info"
-    files = dict(files)
+    files = {**{name: name.encode() for name in check.GENERATED}, **files}
     files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-{tag}\n".encode()
     if record:
         files[f"{info}/RECORD"] = repack.record(files, f"{info}/RECORD")
@@ -156,6 +156,31 @@ def test_files_that_do_not_belong(sound: dict[str, bytes], tmp_path: Path) -> No
     assert "are the same file" in found["duplicates"][0]
     del sound[LIB]
     assert f"{LIB} is missing" in findings(write_wheel(tmp_path, sound))["contents"]
+
+
+@pytest.mark.parametrize("name", check.GENERATED)
+def test_binding_is_incomplete(name: str, sound: dict[str, bytes], tmp_path: Path) -> None:
+    path = write_wheel(tmp_path, sound)
+    with zipfile.ZipFile(path) as archive:
+        files = {member: archive.read(member) for member in archive.namelist() if member != name}
+    assert check.check(rewritten(path, files), TARGET)["contents"] == [f"{name} is missing"]
+
+
+def rewritten(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in files.items():
+            archive.writestr(member, data)
+    return path
+
+
+def test_every_check_has_a_wheel_that_fails_it() -> None:
+    """By name: a new check wants a broken wheel of its own."""
+    elsewhere = {
+        "tags": test_tags, "record": test_record, "duplicates": test_files_that_do_not_belong,
+        "contents": test_binding_is_incomplete, "glibc": test_newer_glibc_and_unknown_library,
+        "instructions": test_instructions, "size": test_size,
+    }  # fmt: skip
+    assert {one.__name__ for one in check.CHECKS} == set(BROKEN) | set(elsewhere)
 
 
 def test_size(sound: dict[str, bytes], tmp_path: Path) -> None:
