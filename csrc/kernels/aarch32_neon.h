@@ -23,6 +23,10 @@
 #define EL_TWICE _Pragma("GCC unroll 2")
 #endif
 
+/* The compiler may not look through the vector or the address: what it would make of it is longer. */
+#define KEEP_VECTOR(V) __asm__("" : "+w"(V))
+#define KEEP_ADDRESS(P) __asm__("" : "+r"(P))
+
 #if defined(__aarch64__)
 
 enum { EL_AARCH32 = 0 };

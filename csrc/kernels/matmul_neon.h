@@ -2,11 +2,9 @@
  * included by matmul_neon.c, matmul_dotprod.c and matmul_i8mm.c after their products_ISA.h (the idea of one small file
  * per CPU around shared source is llamafile's). EL_USE names the function that fills the table.
  *
- * One activation row: four weight rows, as they lie in the file, times the row; their sums are folded into four lanes.
- * More activation rows: a block of four or eight rows is unpacked once and stays in registers for up to 32
- * activation rows.
- * No prefetches: eight streams in order are what the hardware's prefetchers follow, and there was no ARM machine to
- * show the opposite. */
+ * One activation row: matmul_one_neon.h. More: a block of four or eight rows is unpacked once and stays in registers
+ * for up to 32 activation rows. No prefetches: eight streams in order are what the hardware's prefetchers follow, and
+ * there was no ARM machine to show the opposite. */
 #include "rows_in_lanes_neon.h"
 
 #include "block_traits.h"
@@ -76,6 +74,22 @@ INLINE void unpack_rows(int type, int8x16_t w[2 * LANES], const uint8_t *const p
         unpack_row(type, &w[r], &w[LANES + r], p[r] + at);
 }
 
+/* el_e8m0_half of four rows: exponent e - 1, or below 2^23, where e is 0 or 1, 2^21 and 2^22. */
+INLINE float32x4_t gather_e8m0(const uint8_t *const p[LANES], size_t at)
+{
+    uint8x16_t v = vdupq_n_u8(0);
+    int32x4_t e;
+
+    KEEP_VECTOR(v);
+    v = vsetq_lane_u8(p[0][at], v, 0);
+    v = vsetq_lane_u8(p[1][at], v, 4);
+    v = vsetq_lane_u8(p[2][at], v, 8);
+    v = vsetq_lane_u8(p[3][at], v, 12);
+    e = vreinterpretq_s32_u8(v);
+    return vreinterpretq_f32_s32(vmaxq_s32(vsubq_s32(vshlq_n_s32(e, 23), vdupq_n_s32(1 << 23)),
+                                           vaddq_s32(vshlq_n_s32(e, 21), vdupq_n_s32(1 << 21))));
+}
+
 typedef struct row_scales {
     float32x4_t d, m;
 } row_scales;
@@ -87,9 +101,7 @@ INLINE row_scales scales_at(int type, const uint8_t *const p[LANES], size_t at)
     if (has_min(type)) {
         split_f16(gather_32(p, at), &s.d, &s.m);
     } else if (type == EL_TYPE_MXFP4) {
-        const float d[LANES] = {el_e8m0_half(p[0][at]), el_e8m0_half(p[1][at]), el_e8m0_half(p[2][at]),
-                                el_e8m0_half(p[3][at])};
-        s.d = vld1q_f32(d);
+        s.d = gather_e8m0(p, at);
     } else {
         s.d = gather_f16(p, at);
     }
@@ -105,40 +117,7 @@ INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t sum, row_scales w, 
 
 /* ---- one activation row --------------------------------------------------------------- */
 
-/* acc and block b, which begins `at` bytes into the rows. */
-INLINE float32x4_t gemv_block(int type, float32x4_t acc, const uint8_t *const p[LANES], size_t at, const uint8_t *x,
-                              int64_t k, ptrdiff_t b)
-{
-    const int8_t *q = (const int8_t *)x + 32 * b;
-    const uint8_t *per_block = x + 4 * b;
-    const int8x16_t v[2] = {vld1q_s8(q), vld1q_s8(q + 16)};
-    int8x16_t w[2 * LANES];
-    int32x4_t sum;
-
-    unpack_rows(type, w, p, at);
-    sum = dots_32(most_of(type), w, v);
-    if (type == EL_TYPE_Q4_0)
-        sum = vsubq_s32(sum, vdupq_n_s32((int32_t)el_load32(per_block + el_act32_sum8(k))));
-    return step(type, acc, sum, scales_at(type, p, at), float_at(per_block + el_act32_d(k)),
-                float_at(per_block + el_act32_s(k)));
-}
-
-INLINE float32x4_t gemv_4(int type, const uint8_t *const p[LANES], const uint8_t *x, int64_t k)
-{
-    const ptrdiff_t n = (ptrdiff_t)(k / 32);
-    float32x4_t acc = vdupq_n_f32(0);
-    ptrdiff_t b = 0;
-    size_t at = 0;
-
-    if (!has_fifth(type) && !EL_AARCH32) /* there two blocks at once are too many for the registers */
-        for (; b + 2 <= n; b += 2, at += 2 * block_bytes(type)) {
-            acc = gemv_block(type, acc, p, at, x, k, b);
-            acc = gemv_block(type, acc, p, at + block_bytes(type), x, k, b + 1);
-        }
-    for (; b < n; b++, at += block_bytes(type))
-        acc = gemv_block(type, acc, p, at, x, k, b);
-    return acc;
-}
+#include "matmul_one_neon.h"
 
 /* ---- several activation rows ---------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* products_neon.h - four weight rows times activations, exact in int32, without sdot. The templates matmul_neon.h and
  * superblock_neon.h are written over these functions; products_dotprod.h and products_i8mm.h have the same names.
- *   dots_32                    rows as they are times one activation row: lane r of the result is row r
+ *   next_dots_32               rows as they are times one activation row: lane r of the result is row r
  *   add_unit_16, add_unit_32   one row's weights of a group times one activation row, times the group's scale
  *   pack                       16 weights of four rows in the order that sums_16 and sums_32 want
  *   sums_16, sums_32           packed rows times X_STEP activation rows
@@ -13,7 +13,7 @@
 
 #include "rows_in_lanes_neon.h"
 
-enum { X_STEP = 1, GROUPS = 1, ROWS = LANES * GROUPS };
+enum { HAS_SDOT = 0, X_STEP = 1, GROUPS = 1, ROWS = LANES * GROUPS };
 #if defined(__aarch64__) /* before the loop over activation rows; 32-bit ARM has too few registers */
 #define X_LOOP EL_TWICE
 #else
@@ -54,31 +54,45 @@ INLINE int32x4_t fold_rows(int most, int n_products, const int16x8_t v[LANES])
                       vpaddq_s32(vpaddlq_s16(v[2]), vpaddlq_s16(v[3])));
 }
 
-/* Scales of 16 groups, for add_unit_16 and add_unit_32: total and 16 products, or 32, times scale i; in lanes. */
+/* Scales of 16 groups, or of the 8 in a, for add_unit_16 and add_unit_32. */
 typedef struct unit_scales {
     int16x8_t v[2];
 } unit_scales;
 
-INLINE unit_scales unit_scales_of(int16x8_t a, int16x8_t b) { return (unit_scales){{a, b}}; }
+INLINE unit_scales unit_scales_of(int n, int16x8_t a, int16x8_t b)
+{
+    (void)n;
+    return (unit_scales){{a, b}};
+}
+
+/* What add_unit_* add to: total and 16 products, or 32, times scale i. */
+typedef struct unit_sums {
+    int32x4_t total;
+} unit_sums;
+
+INLINE unit_sums unit_sums_from(int32x4_t total) { return (unit_sums){total}; }
 
 INLINE int32x4_t add_scaled(int32x4_t total, int16x8_t v, int16_t scale)
 {
     return vmlal_n_s16(vmlal_n_s16(total, vget_low_s16(v), scale), vget_high_s16(v), scale);
 }
 
-INLINE int32x4_t add_unit_16(int32x4_t total, int8x16_t w, int8x16_t x, const unit_scales *s, int i)
+INLINE void add_unit_16(unit_sums *to, int8x16_t w, int8x16_t x, const unit_scales *s, int i)
 {
-    return add_scaled(total, dot_16(w, x), s->v[i / 8][i % 8]);
+    to->total = add_scaled(to->total, dot_16(w, x), s->v[i / 8][i % 8]);
 }
 
-INLINE int32x4_t add_unit_32(int most, int32x4_t total, const int8x16_t w[2], const int8x16_t x[2],
-                             const unit_scales *s, int i)
+INLINE void add_unit_32(int most, unit_sums *to, const int8x16_t w[2], const int8x16_t x[2], const unit_scales *s,
+                        int i)
 {
     const int16x8_t v = dot_16(w[0], x[0]);
+    const int16_t scale = s->v[i / 8][i % 8];
 
-    if (fits(most, 4))
-        return add_scaled(total, add_dot_16(v, w[1], x[1]), s->v[i / 8][i % 8]);
-    return add_scaled(add_scaled(total, v, s->v[i / 8][i % 8]), dot_16(w[1], x[1]), s->v[i / 8][i % 8]);
+    if (fits(most, 4)) {
+        to->total = add_scaled(to->total, add_dot_16(v, w[1], x[1]), scale);
+    } else {
+        to->total = add_scaled(add_scaled(to->total, v, scale), dot_16(w[1], x[1]), scale);
+    }
 }
 
 INLINE int32x4_t dots_16(int most, const int8x16_t w[LANES], int8x16_t x)
@@ -107,6 +121,13 @@ INLINE int32x4_t dots_32(int most, const int8x16_t w[2 * LANES], const int8x16_t
     if (fits(most, 4))
         return fold_rows(most, 4, v);
     return vpaddq_s32(vpaddq_s32(wide[0], wide[1]), vpaddq_s32(wide[2], wide[3]));
+}
+
+/* Nothing is kept from block to block. */
+INLINE int32x4_t next_dots_32(int most, int32x4_t kept[LANES + 1], const int8x16_t w[2 * LANES], const int8x16_t x[2])
+{
+    (void)kept;
+    return dots_32(most, w, x);
 }
 
 /* Rows in lanes would need every four activations spread and gain nothing. */

@@ -36,6 +36,7 @@ INLINE float32x4_t gather_f16(const uint8_t *const p[LANES], size_t at)
 {
     uint16x4_t v = vdup_n_u16(el_load16(p[0] + at));
 
+    KEEP_VECTOR(v); /* or clang 21 takes a detour by a general register */
     v = vset_lane_u16(el_load16(p[1] + at), v, 1);
     v = vset_lane_u16(el_load16(p[2] + at), v, 2);
     v = vset_lane_u16(el_load16(p[3] + at), v, 3);

@@ -21,7 +21,7 @@ INLINE row_scales row_scales_q2_k(const uint8_t *block)
 {
     const uint8x16_t v = vld1q_u8(block), scales = low_nibbles(v), mins = high_nibbles(v);
 
-    return (row_scales){unit_scales_of(low_words(scales), high_words(scales)), {low_words(mins), high_words(mins)}};
+    return (row_scales){unit_scales_of(16, low_words(scales), high_words(scales)), {low_words(mins), high_words(mins)}};
 }
 
 INLINE row_scales row_scales_q3_k(const uint8_t *block)
@@ -33,7 +33,7 @@ INLINE row_scales row_scales_q3_k(const uint8_t *block)
     const uint8x16_t v = vsliq_n_u8(low, shifted_by(high, twos), 4); /* bits above the sixth go here */
     const uint8x16_t six = vsubq_u8(vandq_u8(v, vdupq_n_u8(63)), vdupq_n_u8(32));
 
-    return (row_scales){unit_scales_of(low_words(six), high_words(six)), {low_words(six), high_words(six)}};
+    return (row_scales){unit_scales_of(16, low_words(six), high_words(six)), {low_words(six), high_words(six)}};
 }
 
 /* Q4_K and Q5_K: of the 16 bytes at the block's beginning, blocks.c's scales_and_mins; then 8 scales, 8 minima. */
@@ -48,14 +48,14 @@ INLINE row_scales row_scales_q4_k(const uint8_t *block)
     const uint8x16_t high = vshrq_n_u8(pick(v, high_places), 2);
     const uint8x16_t six = vorrq_u8(low, vandq_u8(high, vdupq_n_u8(48)));
 
-    return (row_scales){unit_scales_of(low_words(six), low_words(six)), {high_words(six)}};
+    return (row_scales){unit_scales_of(8, low_words(six), low_words(six)), {high_words(six)}};
 }
 
 INLINE row_scales row_scales_q6_k(const uint8_t *block)
 {
     const uint8x16_t v = vld1q_u8(block + EL_Q6_K_SCALES);
 
-    return (row_scales){unit_scales_of(low_words(v), high_words(v)), {low_words(v), high_words(v)}};
+    return (row_scales){unit_scales_of(16, low_words(v), high_words(v)), {low_words(v), high_words(v)}};
 }
 
 INLINE row_scales row_scales_iq4_xs(const uint8_t *block)
@@ -69,7 +69,7 @@ INLINE row_scales row_scales_iq4_xs(const uint8_t *block)
     const uint16x8_t b = vandq_u16(vshlq_u16(high, vld1q_s16(twos)), vdupq_n_u16(48));
     const int16x8_t scales = vsubq_s16(vreinterpretq_s16_u16(vorrq_u16(a, b)), vdupq_n_s16(32));
 
-    return (row_scales){unit_scales_of(scales, scales), {scales}};
+    return (row_scales){unit_scales_of(8, scales, scales), {scales}};
 }
 
 INLINE row_scales row_scales_at(int type, const uint8_t *block)
@@ -98,34 +98,79 @@ INLINE int32x4_t row_minima(int type, const row_scales *s, const uint8_t *x, int
                        : add_words(zero, s->min[0], vld1q_s16(sum32));
 }
 
-/* total and sub-block s. */
-INLINE int32x4_t add_sub_block(int type, int s, int32x4_t total, const uint8_t *block, const int8_t *q,
-                               const row_scales *scales)
+/* Sub-block s. */
+INLINE void add_sub_block(int type, int s, unit_sums *to, const uint8_t *block, const int8x16_t x[2],
+                          const row_scales *scales)
 {
     const int8x16_t w[2] = {unit(type, s, 0, block), unit(type, s, 1, block)};
-    const int8x16_t x[2] = {vld1q_s8(q + 32 * s), vld1q_s8(q + 32 * s + 16)};
 
-    if (!by_16(type))
-        return add_unit_32(most_of(type), total, w, x, &scales->scale, s);
-    total = add_unit_16(total, w[0], x[0], &scales->scale, 2 * s);
-    return add_unit_16(total, w[1], x[1], &scales->scale, 2 * s + 1);
+    if (!by_16(type)) {
+        add_unit_32(most_of(type), to, w, x, &scales->scale, s);
+    } else {
+        add_unit_16(to, w[0], x[0], &scales->scale, 2 * s);
+        add_unit_16(to, w[1], x[1], &scales->scale, 2 * s + 1);
+    }
 }
 
-/* Super-block b of one row: lanes that sum up to it, and to its minima. */
-INLINE int32x4_t row_block(int type, const uint8_t *block, const uint8_t *x, int64_t k, ptrdiff_t b, int32x4_t *minima)
+/* What super-block b of one row begins with, and lanes that sum up to its minima. */
+INLINE unit_sums row_begins(int type, const row_scales *scales, const uint8_t *x, int64_t k, ptrdiff_t b,
+                            int32x4_t *minima)
 {
-    const row_scales scales = row_scales_at(type, block);
-    int32x4_t total = vdupq_n_s32(0);
-
-    in_order();
     if (has_min(type))
-        *minima = row_minima(type, &scales, x, k, b);
+        *minima = row_minima(type, scales, x, k, b);
     else if (offset_of(type)) /* what the weights are too large */
-        total = vmulq_n_s32(row_minima(type, &scales, x, k, b), -offset_of(type));
-#define DO(S) total = add_sub_block(type, S, total, block, (const int8_t *)x + 256 * b, &scales)
-    EACH_SUB_BLOCK(DO);
+        return unit_sums_from(vmulq_n_s32(row_minima(type, scales, x, k, b), -offset_of(type)));
+    return unit_sums_from(vdupq_n_s32(0));
+}
+
+/* Super-block b of four rows, one after the other: lanes that sum up to each. q: its activations. */
+INLINE void rows_in_turn(int type, int32x4_t total[LANES], int32x4_t minima[LANES], const uint8_t *const p[LANES],
+                         size_t at, const uint8_t *x, int64_t k, ptrdiff_t b)
+{
+    const int8_t *q = (const int8_t *)x + 256 * b;
+
+    for (int r = 0; r < LANES; r++) {
+        const row_scales scales = row_scales_at(type, p[r] + at);
+        unit_sums sums;
+        in_order();
+        sums = row_begins(type, &scales, x, k, b, &minima[r]);
+#define DO(S)                                                                                                          \
+    add_sub_block(type, S, &sums, p[r] + at,                                                                           \
+                  (const int8x16_t[2]){vld1q_s8(q + 32 * (S)), vld1q_s8(q + 32 * (S) + 16)}, &scales)
+        EACH_SUB_BLOCK(DO);
 #undef DO
-    return total;
+        total[r] = sums.total;
+    }
+}
+
+/* The same, two sub-blocks of all rows after the other: activations are loaded once for four rows. Scales of 32 weights
+ * leave enough registers for it on 64-bit ARM, those of 16 do not. */
+INLINE void rows_side_by_side(int type, int32x4_t total[LANES], int32x4_t minima[LANES], const uint8_t *const p[LANES],
+                              size_t at, const uint8_t *x, int64_t k, ptrdiff_t b)
+{
+    const int8_t *q = (const int8_t *)x + 256 * b;
+    row_scales scales[LANES];
+    unit_sums sums[LANES];
+
+    EL_UNROLLED
+    for (int r = 0; r < LANES; r++) {
+        scales[r] = row_scales_at(type, p[r] + at);
+        sums[r] = row_begins(type, &scales[r], x, k, b, &minima[r]);
+    }
+    EL_UNROLLED
+    for (int s = 0; s < 8; s += 2) {
+        const int8x16_t v[4] = {vld1q_s8(q + 32 * s), vld1q_s8(q + 32 * s + 16), vld1q_s8(q + 32 * s + 32),
+                                vld1q_s8(q + 32 * s + 48)};
+        in_order();
+        EL_UNROLLED
+        for (int r = 0; r < LANES; r++) {
+            add_sub_block(type, s, &sums[r], p[r] + at, v, &scales[r]);
+            add_sub_block(type, s + 1, &sums[r], p[r] + at, v + 2, &scales[r]);
+        }
+    }
+    EL_UNROLLED
+    for (int r = 0; r < LANES; r++)
+        total[r] = sums[r].total;
 }
 
 INLINE int32x4_t fold_lanes(const int32x4_t v[LANES])
@@ -147,8 +192,10 @@ INLINE float32x4_t gemv_4(int type, const uint8_t *const p[LANES], const uint8_t
     for (ptrdiff_t b = 0; b < (ptrdiff_t)(k / 256); b++, at += block_bytes(type)) {
         const float dx = float_at(x + el_act256_d(k) + 4 * b);
         int32x4_t total[LANES], minima[LANES];
-        for (int r = 0; r < LANES; r++)
-            total[r] = row_block(type, p[r] + at, x, k, b, &minima[r]);
+        if (HAS_SDOT && type == EL_TYPE_Q4_K)
+            rows_side_by_side(type, total, minima, p, at, x, k, b);
+        else
+            rows_in_turn(type, total, minima, p, at, x, k, b);
         if (has_min(type))
             split_f16(gather_32(p, at + d_at(type)), &d, &dmin);
         else
