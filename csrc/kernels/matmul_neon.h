@@ -109,9 +109,9 @@ INLINE row_scales scales_at(int type, const uint8_t *const p[LANES], size_t at)
 }
 
 /* The float steps of a block. */
-INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t sum, row_scales w, float d, float s)
+INLINE float32x4_t step(int type, float32x4_t acc, float32x4_t sum, row_scales w, float d, float s)
 {
-    acc = vfmaq_f32(acc, vmulq_n_f32(w.d, d), vcvtq_f32_s32(sum));
+    acc = vfmaq_f32(acc, vmulq_n_f32(w.d, d), sum);
     return has_min(type) ? vfmaq_f32(acc, w.m, vdupq_n_f32(s)) : acc;
 }
 
@@ -121,25 +121,51 @@ INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t sum, row_scales w, 
 
 /* ---- several activation rows ---------------------------------------------------------- */
 
+/* Bytes that hold two weights each, as the lower and the upper ones. With sdot Q4_0's are 16 times as large, a nibble in
+ * the upper half of its byte: the 8 that is subtracted from it is then a bit that changes. */
+INLINE void unpack_nibbles(int type, int8x16_t *low, int8x16_t *high, uint8x16_t v)
+{
+    if (type == EL_TYPE_Q4_0 && HAS_SDOT) {
+        v = veorq_u8(v, vdupq_n_u8(0x88));
+        *low = as_signed(vshlq_n_u8(v, 4));
+        *high = as_signed(vandq_u8(v, vdupq_n_u8(0xf0)));
+    } else {
+        const int8x16_t offset = vdupq_n_s8(type == EL_TYPE_Q4_0 ? 8 : 0);
+        *low = vsubq_s8(value_of(type, low_nibbles(v)), offset);
+        *high = vsubq_s8(value_of(type, high_nibbles(v)), offset);
+    }
+}
+
+INLINE float32x4_t packed_sum(int type, int32x4_t sum)
+{
+    return type == EL_TYPE_Q4_0 && HAS_SDOT ? vcvtq_n_f32_s32(sum, 4) : vcvtq_f32_s32(sum);
+}
+
+/* Bytes of nibbles are packed before they are unpacked: half as many. */
 INLINE void pack_block(int type, int8x16_t packed[8], const uint8_t *const p[LANES], size_t at)
 {
     int8x16_t w[2 * LANES];
 
-    unpack_rows(type, w, p, at);
-    if (type == EL_TYPE_Q4_0) {
-        EL_UNROLLED
-        for (int i = 0; i < 2 * LANES; i++)
-            w[i] = vsubq_s8(w[i], vdupq_n_s8(8));
+    if (type == EL_TYPE_Q8_0 || has_fifth(type)) {
+        unpack_rows(type, w, p, at);
+        pack(packed, w);
+        pack(packed + 4, w + 4);
+        return;
     }
-    pack(packed, w);
-    pack(packed + 4, w + 4);
+    EL_UNROLLED
+    for (int r = 0; r < LANES; r++)
+        w[r] = as_signed(vld1q_u8(p[r] + at + quants_at(type)));
+    pack(w + LANES, w);
+    EL_UNROLLED
+    for (int i = 0; i < 4; i++)
+        unpack_nibbles(type, &packed[i], &packed[4 + i], vreinterpretq_u8_s8(w[LANES + i]));
 }
 
 /* A block times n activation rows, at most X_STEP, `next` bytes apart. */
 INLINE void add_block(int type, int n, float32x4_t acc[][GROUPS], int8x16_t w[GROUPS][8],
                       const row_scales scales[GROUPS], const uint8_t *x, size_t next, int64_t k, ptrdiff_t b)
 {
-    const acts q = load_acts((const int8_t *)x + 32 * b, next);
+    const acts q = load_acts((const int8_t *)x + 32 * b, (const int8_t *)x + 32 * b + next);
 
     EL_UNROLLED
     for (int g = 0; g < GROUPS; g++) {
@@ -148,11 +174,13 @@ INLINE void add_block(int type, int n, float32x4_t acc[][GROUPS], int8x16_t w[GR
         EL_UNROLLED
         for (int i = 0; i < n; i++) {
             const uint8_t *per_block = x + (size_t)i * next + 4 * b;
-            acc[i][g] = step(type, acc[i][g], sum[i], scales[g], float_at(per_block + el_act32_d(k)),
+            acc[i][g] = step(type, acc[i][g], packed_sum(type, sum[i]), scales[g], float_at(per_block + el_act32_d(k)),
                              float_at(per_block + el_act32_s(k)));
         }
     }
 }
+
+#include "matmul_few_neon.h"
 
 /* acc[j][g]: the sums of the four rows of group g for activation row j. */
 INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *const p[ROWS], const uint8_t *x,

@@ -44,7 +44,7 @@ INLINE float32x4_t gemv_block(int type, float32x4_t acc, int32x4_t kept[LANES + 
     }
     x->q += 32;
     KEEP_ADDRESS(x->q);
-    return step(type, acc, sum, scales, d, s);
+    return step(type, acc, vcvtq_f32_s32(sum), scales, d, s);
 }
 
 /* With fifth bits, or on 32-bit ARM, more than one are too many for the registers. */

@@ -26,6 +26,17 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
         }
         return;
     }
+#if defined(GEMM_FEW)
+    if (HAS_SDOT && n_x <= FEW) {
+        for (int64_t row = 0; row < n_rows; row += LANES) {
+            row_pointers(p, LANES, w, row_bytes, row, n_rows);
+            gemm_few(type, acc[0], p, x, x_stride, n_x, k);
+            for (ptrdiff_t j = 0; j < n_x; j++)
+                el_store_lanes(y + j * ldy + row, acc[0][j], n_rows - row);
+        }
+        return;
+    }
+#endif
     for (int64_t first = 0; first < n_x; first += X_CHUNK) {
         const ptrdiff_t n = (ptrdiff_t)EL_MIN(n_x - first, (int64_t)X_CHUNK);
         for (int64_t row = 0; row < n_rows; row += ROWS) {

@@ -22,10 +22,10 @@ typedef struct acts {
     int8x16_t v[4]; /* activations 8 i .. 8 i + 7 of both rows */
 } acts;
 
-INLINE acts load_acts(const int8_t *q, size_t x_stride)
+INLINE acts load_acts(const int8_t *q, const int8_t *second)
 {
-    const int8x16_t a = vld1q_s8(q), b = vld1q_s8(q + x_stride);
-    const int8x16_t c = vld1q_s8(q + 16), d = vld1q_s8(q + x_stride + 16);
+    const int8x16_t a = vld1q_s8(q), b = vld1q_s8(second);
+    const int8x16_t c = vld1q_s8(q + 16), d = vld1q_s8(second + 16);
 
     return (acts){{low_halves(a, b), high_halves(a, b), low_halves(c, d), high_halves(c, d)}};
 }

@@ -24,9 +24,9 @@ typedef struct acts {
     int8x16_t v[2];
 } acts;
 
-INLINE acts load_acts(const int8_t *q, size_t x_stride)
+INLINE acts load_acts(const int8_t *q, const int8_t *second)
 {
-    (void)x_stride;
+    (void)second;
     return (acts){{vld1q_s8(q), vld1q_s8(q + 16)}};
 }
 

@@ -63,15 +63,13 @@ INLINE void split_f16(uint32x4_t v, float32x4_t *low, float32x4_t *high)
 /* row[r]: 16 bytes of row r. out[s]: bytes 4 s .. 4 s + 3 of row r in lane r. */
 INLINE void transpose_4(uint32x4_t out[4], const uint32x4_t row[4])
 {
-    const uint64x2_t a = vreinterpretq_u64_u32(vtrn1q_u32(row[0], row[1]));
-    const uint64x2_t b = vreinterpretq_u64_u32(vtrn2q_u32(row[0], row[1]));
-    const uint64x2_t c = vreinterpretq_u64_u32(vtrn1q_u32(row[2], row[3]));
-    const uint64x2_t d = vreinterpretq_u64_u32(vtrn2q_u32(row[2], row[3]));
+    const uint32x4x2_t even = vzipq_u32(row[0], row[2]), odd = vzipq_u32(row[1], row[3]);
+    const uint32x4x2_t first = vzipq_u32(even.val[0], odd.val[0]), last = vzipq_u32(even.val[1], odd.val[1]);
 
-    out[0] = vreinterpretq_u32_u64(vzip1q_u64(a, c));
-    out[1] = vreinterpretq_u32_u64(vzip1q_u64(b, d));
-    out[2] = vreinterpretq_u32_u64(vzip2q_u64(a, c));
-    out[3] = vreinterpretq_u32_u64(vzip2q_u64(b, d));
+    out[0] = first.val[0];
+    out[1] = first.val[1];
+    out[2] = last.val[0];
+    out[3] = last.val[1];
 }
 
 INLINE void transpose_at(uint8x16_t out[4], const uint8_t *const p[LANES], size_t at)

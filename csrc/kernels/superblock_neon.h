@@ -243,7 +243,7 @@ INLINE void pack_sub_block(int type, int s, int8x16_t packed[8], const uint8_t *
 INLINE void add_sub_block_lanes(int type, int n, int s, int32x4_t total[][GROUPS], int8x16_t w[GROUPS][8],
                                 const sub_scales scales[GROUPS], const int8_t *q, size_t next)
 {
-    const acts x = load_acts(q, next);
+    const acts x = load_acts(q, q + next);
 
     EL_UNROLLED
     for (int g = 0; g < GROUPS; g++) {
