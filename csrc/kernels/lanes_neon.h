@@ -146,6 +146,17 @@ INLINE uint32_t el_peak_bits(const float *x, int n)
     return vmaxvq_u32(peak);
 }
 
+/* The lower halves of all words, and of all dwords. */
+INLINE int8x16_t el_low_bytes(int16x8_t a, int16x8_t b)
+{
+    return vuzpq_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b)).val[0];
+}
+
+INLINE int16x8_t el_low_words(int32x4_t a, int32x4_t b)
+{
+    return vuzpq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)).val[0];
+}
+
 /* 16 values times inverse, rounded to the nearest, ties to even. */
 INLINE int8x16_t el_rounded_16(const float *x, float32x4_t inverse)
 {
@@ -153,8 +164,7 @@ INLINE int8x16_t el_rounded_16(const float *x, float32x4_t inverse)
 
     for (int i = 0; i < 4; i++)
         v[i] = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + 4 * i), inverse));
-    return vcombine_s8(vmovn_s16(vcombine_s16(vmovn_s32(v[0]), vmovn_s32(v[1]))),
-                       vmovn_s16(vcombine_s16(vmovn_s32(v[2]), vmovn_s32(v[3]))));
+    return el_low_bytes(el_low_words(v[0], v[1]), el_low_words(v[2], v[3]));
 }
 
 #endif

@@ -28,12 +28,15 @@ INLINE void add_few(int type, float32x4_t acc[FEW], int j, few *x, size_t s_at, 
     }
 }
 
-/* acc[j]: the sums of four rows for activation row j; n of them count. */
-INLINE void gemm_few(int type, float32x4_t acc[FEW], const uint8_t *const rows[LANES], const uint8_t *x,
-                     size_t x_stride, ptrdiff_t n, int64_t k)
+/* sums[j]: those of four rows for activation row j; n of them count. FEW has code of its own: choosing by n costs two
+ * instructions a product of four rows. */
+INLINE void gemm_few(int type, float32x4_t sums[FEW], const uint8_t *const rows[LANES], const uint8_t *x,
+                     size_t x_stride, ptrdiff_t n, bool full, int64_t k)
 {
+    const size_t s_at = el_act32_s(k) - el_act32_d(k);
     const size_t quants = quants_at(type) - (has_fifth(type) ? 4 : 0);
     const uint8_t *p[LANES] = {rows[0], rows[1], rows[2], rows[3]};
+    float32x4_t acc[FEW];
     few at;
 
     EL_UNROLLED
@@ -49,13 +52,21 @@ INLINE void gemm_few(int type, float32x4_t acc[FEW], const uint8_t *const rows[L
         advance(p, quants);
         pack_block(type, w, (const uint8_t *const *)p, -quants);
         advance(p, block_bytes(type) - quants);
+        if (full) {
+            EL_UNROLLED
+            for (int j = 0; j < FEW; j += X_STEP) {
+                add_few(type, acc, j, &at, s_at, w, scales);
+                if (j % 2 || X_STEP > 1) /* two rows' sums are made, then the next rows are loaded */
+                    __asm__("" : "+w"(acc[j]), "+r"(at.q[(j + X_STEP) % FEW]), "+r"(at.d[(j + X_STEP) % FEW]));
+            }
+            continue;
+        }
 #define FROM(J)                                                                                                        \
     case (J) + 1:                                                                                                      \
         if ((J) % X_STEP == 0)                                                                                         \
-            add_few(type, acc, (J) / X_STEP * X_STEP, &at, el_act32_s(k) - el_act32_d(k), w, scales);                  \
+            add_few(type, acc, (J) / X_STEP * X_STEP, &at, s_at, w, scales);                                           \
         __attribute__((fallthrough))
         switch (n) {
-            FROM(7);
             FROM(6);
             FROM(5);
             FROM(4);
@@ -67,4 +78,7 @@ INLINE void gemm_few(int type, float32x4_t acc[FEW], const uint8_t *const rows[L
         }
 #undef FROM
     }
+    EL_UNROLLED
+    for (int j = 0; j < FEW; j++)
+        sums[j] = acc[j];
 }

@@ -121,8 +121,8 @@ INLINE float32x4_t step(int type, float32x4_t acc, float32x4_t sum, row_scales w
 
 /* ---- several activation rows ---------------------------------------------------------- */
 
-/* Bytes that hold two weights each, as the lower and the upper ones. With sdot Q4_0's are 16 times as large, a nibble in
- * the upper half of its byte: the 8 that is subtracted from it is then a bit that changes. */
+/* Bytes that hold two weights each, as the lower and the upper ones. With sdot Q4_0's are 16 times as large, a nibble
+ * in the upper half of its byte: the 8 that is subtracted from it is then a bit that changes. */
 INLINE void unpack_nibbles(int type, int8x16_t *low, int8x16_t *high, uint8x16_t v)
 {
     if (type == EL_TYPE_Q4_0 && HAS_SDOT) {

@@ -217,10 +217,6 @@ INLINE float32x4_t step(int type, float32x4_t acc, int32x4_t total, const sub_sc
     DO(6);                                                                                                             \
     DO(7)
 
-/* Nothing is loaded ahead of its sub-block. gcc 12 otherwise unpacks so far ahead that half of the loop is spills: one
- * row of Q6_K on neon took 1.27 instructions per byte instead of 0.75 (counted by a plugin of qemu 7.2). */
-INLINE void in_order(void) { __asm__ volatile("" ::: "memory"); }
-
 #include "superblock_one_neon.h"
 
 /* ---- several activation rows ---------------------------------------------------------- */
