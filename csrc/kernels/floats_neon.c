@@ -15,16 +15,18 @@ INLINE float32x4_t float_of_half(int type, uint16x4_t v)
 /* n weights, 4 or 8 or 16, as floats. */
 INLINE void load_some(int type, int n, float32x4_t v[4], const uint8_t *w)
 {
-    if (type != EL_TYPE_F32 && n == 4)
+    if (type != EL_TYPE_F32 && n == 4) {
         v[0] = float_of_half(type, vreinterpret_u16_u8(vld1_u8(w)));
+        return;
+    }
     EL_UNROLLED
-    for (int i = 0; type == EL_TYPE_F32 && i < n / 4; i++)
-        v[i] = vreinterpretq_f32_u8(vld1q_u8(w + 16 * i));
-    EL_UNROLLED
-    for (int i = 0; type != EL_TYPE_F32 && i < n / 8; i++) {
-        const uint16x8_t eight = vreinterpretq_u16_u8(vld1q_u8(w + 16 * i));
-        v[2 * i] = float_of_half(type, vget_low_u16(eight));
-        v[2 * i + 1] = float_of_half(type, vget_high_u16(eight));
+    for (int i = 0; i < n / 4; i++) {
+        const uint8x16_t bytes = vld1q_u8(w + (type == EL_TYPE_F32 ? 16 * i : i / 2 * 16));
+        const uint16x8_t eight = vreinterpretq_u16_u8(bytes);
+        if (type == EL_TYPE_F32)
+            v[i] = vreinterpretq_f32_u8(bytes);
+        else
+            v[i] = float_of_half(type, i % 2 ? vget_high_u16(eight) : vget_low_u16(eight));
     }
 }
 

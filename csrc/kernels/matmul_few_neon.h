@@ -50,7 +50,7 @@ INLINE void gemm_few(int type, float32x4_t sums[FEW], const uint8_t *const rows[
         const row_scales scales = scales_at(type, p, 0);
         int8x16_t w[8];
         advance(p, quants);
-        pack_block(type, w, (const uint8_t *const *)p, -quants);
+        pack_block(type, w, (const uint8_t *const *)p, -(ptrdiff_t)quants);
         advance(p, block_bytes(type) - quants);
         if (full) {
             EL_UNROLLED

@@ -67,7 +67,7 @@ INLINE void unpack_row(int type, int8x16_t *low, int8x16_t *high, const uint8_t 
 }
 
 /* w[r] and w[4 + r]: the halves of row r's block. */
-INLINE void unpack_rows(int type, int8x16_t w[2 * LANES], const uint8_t *const p[LANES], size_t at)
+INLINE void unpack_rows(int type, int8x16_t w[2 * LANES], const uint8_t *const p[LANES], ptrdiff_t at)
 {
     EL_UNROLLED
     for (int r = 0; r < LANES; r++)
@@ -142,7 +142,7 @@ INLINE float32x4_t packed_sum(int type, int32x4_t sum)
 }
 
 /* Bytes of nibbles are packed before they are unpacked: half as many. */
-INLINE void pack_block(int type, int8x16_t packed[8], const uint8_t *const p[LANES], size_t at)
+INLINE void pack_block(int type, int8x16_t packed[8], const uint8_t *const p[LANES], ptrdiff_t at)
 {
     int8x16_t w[2 * LANES];
 
@@ -200,7 +200,7 @@ INLINE void gemm(int type, float32x4_t acc[X_CHUNK][GROUPS], const uint8_t *cons
         ptrdiff_t j = 0;
         EL_UNROLLED
         for (int g = 0; g < GROUPS; g++) {
-            pack_block(type, w[g], p + LANES * g, at);
+            pack_block(type, w[g], p + LANES * g, (ptrdiff_t)at);
             scales[g] = scales_at(type, p + LANES * g, at);
         }
         X_LOOP

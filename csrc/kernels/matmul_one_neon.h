@@ -48,7 +48,7 @@ INLINE float32x4_t gemv_block(int type, float32x4_t acc, int32x4_t kept[LANES + 
 }
 
 /* With fifth bits, or on 32-bit ARM, more than one are too many for the registers. */
-#define AT_ONCE(TYPE) (has_fifth(TYPE) || EL_AARCH32 ? 1 : HAS_SDOT && type != EL_TYPE_Q8_0 ? 4 : 2)
+INLINE int at_once(int type) { return has_fifth(type) || EL_AARCH32 ? 1 : HAS_SDOT && type != EL_TYPE_Q8_0 ? 4 : 2; }
 
 INLINE float32x4_t load_floats(int n, const float *f) /* 2 or 4 */
 {
@@ -67,17 +67,21 @@ INLINE float32x4_t gemv_4(int type, const uint8_t *const rows[LANES], const uint
     EL_UNROLLED
     for (int i = 0; i <= LANES; i++)
         kept[i] = vdupq_n_s32(0);
-    for (ptrdiff_t i = AT_ONCE(type) > 1 ? n / AT_ONCE(type) : 0; i != 0; i--) {
-        const float32x4_t d = load_floats(AT_ONCE(type), at.d),
-                          s = has_min(type) ? load_floats(AT_ONCE(type), at.s) : d;
-        at.d += AT_ONCE(type), at.s += has_min(type) ? AT_ONCE(type) : 0;
-        KEEP_ADDRESS(at.d);
-        KEEP_ADDRESS(at.s);
-        EL_UNROLLED
-        for (int j = 0; j < AT_ONCE(type); j++)
-            acc = gemv_block(type, acc, kept, p, &at, d[j], s[j]);
+    if (at_once(type) > 1) {
+        for (ptrdiff_t i = n / at_once(type); i != 0; i--) {
+            const float32x4_t d = load_floats(at_once(type), at.d),
+                              s = has_min(type) ? load_floats(at_once(type), at.s) : d;
+            at.d += at_once(type), at.s += has_min(type) ? at_once(type) : 0;
+            KEEP_ADDRESS(at.d);
+            KEEP_ADDRESS(at.s);
+            EL_UNROLLED
+            for (int j = 0; j < 4; j++)
+                if (j < at_once(type))
+                    acc = gemv_block(type, acc, kept, p, &at, d[j], s[j]);
+        }
+        n %= at_once(type);
     }
-    for (n = AT_ONCE(type) > 1 ? n % AT_ONCE(type) : n; n != 0; n--, at.d++, at.s++)
+    for (; n != 0; n--, at.d++, at.s++)
         acc = gemv_block(type, acc, kept, p, &at, *at.d, has_min(type) ? *at.s : 0);
     return acc;
 }

@@ -28,14 +28,15 @@ INLINE void matmul(int type, float *y, int64_t ldy, const uint8_t *w, size_t row
     }
 #if defined(GEMM_FEW)
     if (HAS_SDOT && n_x <= FEW) {
+        float32x4_t sums[FEW];
         for (int64_t row = 0; row < n_rows; row += LANES) {
             row_pointers(p, LANES, w, row_bytes, row, n_rows);
             if (n_x == FEW)
-                gemm_few(type, acc[0], p, x, x_stride, n_x, true, k);
+                gemm_few(type, sums, p, x, x_stride, n_x, true, k);
             else
-                gemm_few(type, acc[0], p, x, x_stride, n_x, false, k);
+                gemm_few(type, sums, p, x, x_stride, n_x, false, k);
             for (ptrdiff_t j = 0; j < n_x; j++)
-                el_store_lanes(y + j * ldy + row, acc[0][j], n_rows - row);
+                el_store_lanes(y + j * ldy + row, sums[j], n_rows - row);
         }
         return;
     }

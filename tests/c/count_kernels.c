@@ -1,8 +1,9 @@
 /* count_kernels.c - products of a matrix with activations, ours or ggml's, between marks that the plugin of
  * cross/icount sees: each product begins and ends with a system call that changes nothing. No test by itself.
- *   count_kernels ISA|ggml N_ROWS K N_X...     a line per product: type, n_x
- * A product is what a model asks for: activations as floats, quantized first, one thread. ggml's is its node on the
- * buffer of repacked weights where it has one for the type and the processor it was compiled for. */
+ *   count_kernels ISA|ggml|ggml-file N_ROWS K N_X...     a line per product: type, n_x
+ * A product is what a model asks for: activations as floats, quantized first, one thread. ggml's is its node, on the
+ * buffer of repacked weights where it has one for the type and the processor it was compiled for; ggml-file: on weights
+ * as they lie in the file. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,7 +93,7 @@ static void place(struct ggml_tensor *w, ggml_backend_buffer_type_t kind, const 
     ggml_backend_tensor_set(w, data, 0, n);
 }
 
-static void ggmls(int type, int64_t n_rows, int64_t k, int64_t n_x)
+static void ggmls(int type, int64_t n_rows, int64_t k, int64_t n_x, bool repack)
 {
     struct ggml_context *weights = ggml_init((struct ggml_init_params){ggml_tensor_overhead(), NULL, true});
     struct ggml_context *rest =
@@ -100,7 +101,7 @@ static void ggmls(int type, int64_t n_rows, int64_t k, int64_t n_x)
     struct ggml_tensor *w = ggml_new_tensor_2d(weights, (enum ggml_type)type, k, n_rows);
     struct ggml_tensor *x = ggml_new_tensor_2d(rest, GGML_TYPE_F32, k, n_x);
     struct ggml_cgraph *graph = ggml_new_graph(rest);
-    ggml_backend_buffer_type_t kind = repacked();
+    ggml_backend_buffer_type_t kind = repack ? repacked() : NULL;
     const size_t n = ggml_nbytes(w);
     uint8_t *data = aligned(n);
     float *values = activations(k * n_x);
@@ -127,8 +128,8 @@ int main(int argc, char **argv)
 {
     const el_kernels *t = argc > 1 ? el_kernels_named(argv[1]) : NULL;
 
-    if (argc < 5 || (!t && strcmp(argv[1], "ggml") != 0)) {
-        fprintf(stderr, "count_kernels ISA|ggml N_ROWS K N_X...\n");
+    if (argc < 5 || (!t && strcmp(argv[1], "ggml") != 0 && strcmp(argv[1], "ggml-file") != 0)) {
+        fprintf(stderr, "count_kernels ISA|ggml|ggml-file N_ROWS K N_X...\n");
         return 2;
     }
     ggml_log_set(silent, NULL);
@@ -139,7 +140,7 @@ int main(int argc, char **argv)
             if (t)
                 own(t, types[i].type, n_rows, k, n_x);
             else
-                ggmls(types[i].type, n_rows, k, n_x);
+                ggmls(types[i].type, n_rows, k, n_x, strcmp(argv[1], "ggml") == 0);
             printf("%s %lld\n", types[i].name, (long long)n_x);
         }
     return 0;
