@@ -135,12 +135,13 @@ repacked ones, a second copy of the weights.
 
 Where edgellm takes more than the repacked kernels. Repacked rows lie in lanes already. With one row of activations and
 sdot, a block of four rows costs edgellm three more loads of scales, and four instructions to bring sums into lanes
-instead of one zero: 6 of Q4_0's 37. With 8 rows it is the transposition, 16 instructions for Q8_0's block of four rows, 8
-where bytes hold two weights. What could be saved was: addresses (pointers move with their loads), zeros (sums run on
-from block to block and are subtracted, from group to group by parts), half of the transposition (packed bytes), sums in
-memory. Not taken: `ld4` to one lane transposes while it loads, 4 instructions fewer per block, but each is several
-micro-operations. F16: ggml multiplies in half precision where the processor can, edgellm always in single: a conversion
-for every four weights. The order of summation costs nothing here: an instruction per block and four rows, as in any.
+instead of one zero: 6 of Q4_0's 37. With 8 rows it is the transposition, 16 instructions for Q8_0's block of four
+rows, 8 where bytes hold two weights. The order of summation costs nothing: a multiplication and an addition in one per
+block and four rows, as in any. Saved were addresses (pointers move with their loads), zeros (sums run on from block to
+block and are subtracted; from group to group by parts), half of the transposition (of packed bytes) and sums in memory.
+Not taken: `ld4` to one lane transposes while it loads, three instructions fewer per block, but is not one operation to
+a processor. F16: ggml multiplies in half precision where the processor can, edgellm always in single, after a
+conversion for every four weights.
 
 """
 
