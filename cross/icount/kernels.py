@@ -101,9 +101,9 @@ def per_product(counts: Counts, name: str, n_x: int) -> float:
 def cells(ours: Counts, on_file: Counts, repacked: Counts, name: str) -> list[str]:
     """A row of the table: ours and ggml's on the file's layout, then on repacked weights, per number of rows."""
     found = []
+    has_repacked = any(abs(repacked[name][n_x] / n - 1) > TOLERANCE for n_x, n in on_file[name].items())
     for n in N_X:
         own, file, other = (per_product(counts, name, n) for counts in (ours, on_file, repacked))
-        has_repacked = any(repacked[name][str(m)] != on_file[name][str(m)] for m in N_X)
         found += [f"{own:.3f}", f"{file:.3f}", f"{own / file:.2f}"]
         found += [f"{other:.3f}", f"{own / other:.2f}"] if has_repacked else ["", ""]
     return found

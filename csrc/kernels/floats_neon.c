@@ -40,7 +40,7 @@ typedef struct sums {
 INLINE void add_16(int type, int n_w, int n_x, sums *s, const uint8_t *w, size_t row_bytes, const uint8_t *x,
                    size_t x_stride, ptrdiff_t i)
 {
-    const int n = n_x == 1 ? 16 : type == EL_TYPE_F32 ? 8 : 4;
+    const int n = n_x == 1 && (!EL_AARCH32 || type == EL_TYPE_F32) ? 16 : type == EL_TYPE_F32 ? 8 : 4;
 
     EL_UNROLLED
     for (int done = 0; done < 4; done += n / 4) {
