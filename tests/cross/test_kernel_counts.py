@@ -29,12 +29,13 @@ def test_excess_names_the_product() -> None:
     assert kernels.excess("cortex-a53", ONE) == ""
 
 
-def test_table_is_per_product() -> None:
+@pytest.mark.parametrize(("repacked", "cells"), [(1, "1.000 | 0.25"), (2.01, " | ")])
+def test_table_is_per_product(repacked: float, cells: str) -> None:
+    """Repacked weights have columns where they change what ggml takes."""
     products = kernels.N_ROWS * kernels.K
-    ours = {"Q4_0": {str(n): products * n // 4 for n in kernels.N_X}}
-    ggmls = {"Q4_0": {str(n): products * n // 2 for n in kernels.N_X}}
-    text = kernels.table({"cortex-a7": (ours, ggmls)})
-    assert "| Q4_0 | 0.250 | 0.500 | 0.50 | 0.250 | 0.500 | 0.50 | 0.250 | 0.500 | 0.50 |" in text
+    ours, on_file, other = ({"Q4_0": {str(n): int(products * n * f) for n in kernels.N_X}} for f in (0.25, 2, repacked))
+    text = kernels.table({"cortex-a7": (ours, on_file, other)})
+    assert f"| Q4_0 | 0.250 | 2.000 | 0.12 | {cells} | 0.250 | 2.000 | 0.12 | {cells} |" in text
 
 
 def test_budgets_cover_every_processor_and_type() -> None:
