@@ -95,7 +95,8 @@ class Machine:
         wanted = requirements(wheel)
         have = {"cffi", "numpy", "markupsafe"} if self.target["sysroot"] == "armhf" else set()  # Debian's
         wanted = [one for one in wanted if not any(one.lower().startswith(name) for name in have)]
-        key = hashlib.sha256("\n".join([*wanted, self.version, self.target["tag"]]).encode()).hexdigest()[:12]
+        layout = "2"  # of the folder: counted up when it changes, since older ones lie in caches
+        key = hashlib.sha256("\n".join([*wanted, self.version, self.target["tag"], layout]).encode()).hexdigest()[:12]
         folder = self.home / key
         if not folder.is_dir():
             tags = [f"--platform={tag}" for tag in platforms(self.target["tag"])]
