@@ -24,7 +24,7 @@ from tests.support.gguf_reader import read_gguf, write_f32_copy
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "adding-a-model.md").read_text(encoding="utf-8")
-COPIED = ("csrc", "cmake", "include", "tests/c", "third_party", "CMakeLists.txt")
+COPIED = ("csrc", "cmake", "include", "tests/c", "examples/c", "third_party", "CMakeLists.txt")
 
 
 def block(mark: str) -> str:
