@@ -96,7 +96,10 @@ thread()
     run thread edgellm c ctest --test-dir "$BUILD/thread" --output-on-failure -R '^test_(workers|base|ggml_cpu)$'
     PRELOAD=$(library libtsan.so):$(library libstdc++.so)
     python thread edgellm models -m 'not network and not models and not slow' tests/unit/test_threads.py \
-        tests/unit/test_llm.py tests/unit/test_native.py tests/parity
+        tests/unit/test_llm.py tests/unit/test_native.py tests/parity --ignore tests/parity/test_bits.py
+    # Of the same bits with any number of threads only some: all types and families take longer than the rest.
+    python thread edgellm bits -m 'not network and not models and not slow' tests/parity/test_bits.py \
+        -k 'q4_k or q8_0 or gemma3'
     python thread ggml models -m 'not network and not models and not slow' tests/unit/test_threads.py \
         tests/parity/test_parity.py
     PRELOAD=
