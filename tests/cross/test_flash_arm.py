@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import common
-import prove
+import emulate
 import sysroot
 import zigtools
 from edgellm.testing import tiny_model
@@ -59,7 +59,7 @@ def inside(root: Path, *arguments: str, **more: str) -> subprocess.CompletedProc
     """Run the device's Python in its own root file system; without any network, where a container allows to take it."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         missing("only root can change the root file system")
-    emulator = prove.tools(common.target_named("rpi-aarch64"))
+    emulator = emulate.qemu(common.target_named("rpi-aarch64")["emulator"])
     if "static" not in emulator.name:
         missing("only qemu-aarch64-static runs inside another root file system")
     shutil.copy(emulator, root / "emulator")
@@ -122,6 +122,6 @@ def test_c_example_on_arm(flashed: Path, tmp_path: Path, monkeypatch: pytest.Mon
     [library] = (flashed / "opt/edgellm/current/site/edgellm/lib").glob("libedgellm.so")
     program = examples.compiled(str(compiler), library, tmp_path)
     model = tiny_model("llama", tmp_path / "tiny.gguf")
-    command = [prove.tools(target), "-L", flashed, program, model, "Hello", "-n", "4"]
+    command = [emulate.qemu(target["emulator"]), "-L", flashed, program, model, "Hello", "-n", "4"]
     done = subprocess.run(command, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
