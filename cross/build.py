@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from check import CHECKS, check
-from common import ROOT, Needs, Stop, cache, interruptible, need_space, run, say, step, target_named, targets
+from common import ROOT, Needs, Stop, cache, interruptible, need_space, say, target_named, targets
 from papers import write_papers
 from repack import repack
-from zigtools import environment, installed, wrappers
+from zigtools import build_folder, compile_wheel, installed, wrappers
 
-SPACE_MB = 600  # object files
 WHEEL_MB = 10  # and what lies beside it
 
 
@@ -43,28 +40,8 @@ def build(target: dict[str, Any], out: Path) -> Path:
 
         return build_mobile(target, out)
     tools = installed()
-    folder = ROOT / "build" / "cross" / target["name"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Stop(
-            f"{folder} cannot be made: {error.strerror}; copy the sources to a folder you may write to"
-        ) from None
-    need_space(folder, SPACE_MB)
-    programs = wrappers(folder / "tools", tools, target, target["triple"])
-    made = folder / "wheel"
-    shutil.rmtree(made, ignore_errors=True)
-    defines = {**toolchain(target, programs), "EDGELLM_IN_SOURCE": "OFF", "EDGELLM_DEVELOPER": "OFF"}
-    with step(f"{target['name']}: compiling"):
-        run(
-            [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-input", "-v",
-             "--disable-pip-version-check", "--wheel-dir", made, f"--config-settings=build-dir={folder / 'cmake'}",
-             *(f"--config-settings=cmake.define.{name}={value}" for name, value in defines.items()), ROOT],
-            "the build", log=folder / "build.log",
-            env=environment(tools, {"EDGELLM_LEAN": "1", "_PYTHON_HOST_PLATFORM": target["host_platform"]}),
-        )  # fmt: skip
-    [raw] = made.glob("*.whl")
-    return repack(raw, out, target, tools)
+    programs = wrappers(build_folder(target) / "tools", tools, target, target["triple"])
+    return repack(compile_wheel(target, tools, toolchain(target, programs)), out, target, tools)
 
 
 def toolchain(target: dict[str, Any], programs: Path) -> dict[str, str]:

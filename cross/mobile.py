@@ -11,7 +11,6 @@ Objects of a gate are looked at and never shipped.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from binaries import Broken, read
 from common import ROOT, Needs, Stop, run, step
 from repack import repack
-from zigtools import environment, installed, wrappers
+from zigtools import compile_wheel, environment, installed, wrappers
 
 # Folders of zig's lib/libc/include, in the order in which they are searched: the C library's, then the kernel's.
 HEADERS = {
@@ -116,30 +115,14 @@ def android_defines(target: dict[str, Any], ndk: Path) -> dict[str, str]:
     return {
         "CMAKE_TOOLCHAIN_FILE": str(ndk / "build" / "cmake" / "android.toolchain.cmake"), "CMAKE_BUILD_TYPE": "Release",
         "ANDROID_ABI": "arm64-v8a", "ANDROID_PLATFORM": f"android-{target['api']}", "ANDROID_STL": "c++_static",
-        "ANDROID_SUPPORT_FLEXIBLE_PAGE_SIZES": "ON", "EDGELLM_IN_SOURCE": "OFF", "EDGELLM_DEVELOPER": "OFF",
+        "ANDROID_SUPPORT_FLEXIBLE_PAGE_SIZES": "ON",
     }  # fmt: skip
 
 
 def build_android(target: dict[str, Any], out: Path, ndk: Path) -> Path:
     """Not run here: there is no NDK in any package registry."""
     tools = installed()
-    folder = ROOT / "build" / "cross" / target["name"]
-    made = folder / "wheel"
-    shutil.rmtree(made, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = [
-        f"--config-settings=cmake.define.{name}={value}" for name, value in android_defines(target, ndk).items()
-    ]
-    with step(f"{target['name']}: compiling"):
-        run(
-            [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-input", "-v",
-             "--disable-pip-version-check", "--wheel-dir", made, f"--config-settings=build-dir={folder / 'cmake'}",
-             *settings, ROOT],
-            "the build", log=folder / "build.log",
-            env=environment(tools, {"EDGELLM_LEAN": "1", "_PYTHON_HOST_PLATFORM": target["host_platform"]}),
-        )  # fmt: skip
-    [raw] = made.glob("*.whl")
-    return repack(raw, out, target, tools)
+    return repack(compile_wheel(target, tools, android_defines(target, ndk)), out, target, tools)
 
 
 def ios_commands(target: dict[str, Any], out: Path) -> list[str]:

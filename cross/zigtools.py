@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Stop, cache, need_space, pins, run, step, whole, write_whole
+from common import HERE, ROOT, Stop, cache, need_space, pins, run, step, whole, write_whole
 
 SIZE_MB = 900
+BUILD_MB = 600  # object files
 
 
 def installed() -> Path:
@@ -83,6 +84,52 @@ def wrappers(folder: Path, tools: Path, target: Mapping[str, Any], triple: str) 
     for name in ("ar", "ranlib"):
         _program(folder / name, f'{head}exec "{zig}" {name} "$@"\n')
     return folder
+
+
+def build_folder(target: Mapping[str, Any]) -> Path:
+    """
+    Where *target* is compiled; made if need be.
+
+    Raises:
+        Stop: It cannot be made, or there is too little room.
+    """
+    folder = ROOT / "build" / "cross" / str(target["name"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Stop(
+            f"{folder} cannot be made: {error.strerror}; copy the sources to a folder you may write to"
+        ) from None
+    need_space(folder, BUILD_MB)
+    return folder
+
+
+def compile_wheel(target: Mapping[str, Any], tools: Path, toolchain: Mapping[str, str]) -> Path:
+    """
+    The wheel as pip makes it, before repack.py.
+
+    Args:
+        target: What it is for.
+        tools: Where `installed` put them.
+        toolchain: What CMake is told of the compiler.
+
+    Raises:
+        Stop: The build found a fault; where its log lies is said.
+    """
+    folder = build_folder(target)
+    made = folder / "wheel"
+    shutil.rmtree(made, ignore_errors=True)
+    defines = {**toolchain, "EDGELLM_IN_SOURCE": "OFF", "EDGELLM_DEVELOPER": "OFF"}
+    with step(f"{target['name']}: compiling"):
+        run(
+            [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-input", "-v",
+             "--disable-pip-version-check", "--wheel-dir", made, f"--config-settings=build-dir={folder / 'cmake'}",
+             *(f"--config-settings=cmake.define.{name}={value}" for name, value in defines.items()), ROOT],
+            "the build", log=folder / "build.log",
+            env=environment(tools, {"EDGELLM_LEAN": "1", "_PYTHON_HOST_PLATFORM": target["host_platform"]}),
+        )  # fmt: skip
+    [raw] = made.glob("*.whl")
+    return raw
 
 
 def _program(path: Path, text: str) -> None:

@@ -67,6 +67,19 @@ def emulator(target: Mapping[str, Any]) -> Path | None:
     return Path(found) if found else None
 
 
+def wanted_emulator(target: Mapping[str, Any]) -> Path:
+    """
+    The same.
+
+    Raises:
+        Stop: It is not installed.
+    """
+    found = emulator(target)
+    if not found:
+        raise Stop(f"{target['emulator']} is not installed: apt-get install qemu-user")
+    return found
+
+
 def count(machine: Machine, qemu: Path, arguments: Sequence[str | Path], paths: Sequence[Path], cpu: str) -> int:
     """
     Instructions of one process.
@@ -132,9 +145,7 @@ def main() -> int:
     from prove import Machine, install
 
     target, wheel = target_named(sys.argv[1]), Path(sys.argv[2]).resolve()
-    qemu = emulator(target)
-    if not qemu:
-        raise Stop(f"{target['emulator']} is not installed: apt-get install qemu-user")
+    qemu = wanted_emulator(target)
     machine = Machine(target)
     pip, wheels, site = machine.dependencies(wheel)
     with tempfile.TemporaryDirectory(prefix="edgellm-count-") as folder:

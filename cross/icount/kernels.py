@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from common import ROOT, Stop, run, say, step, target_named  # noqa: E402
-from icount.count import TOLERANCE, emulator, plugin  # noqa: E402
+from icount.count import TOLERANCE, plugin, wanted_emulator  # noqa: E402
 
 BUDGETS = HERE / "kernel_budgets.json"
 TABLE = ROOT / "docs" / "instructions.md"
@@ -153,9 +153,7 @@ def main() -> int:
     for cpu in cpus:
         if cpu not in CPUS:
             raise Stop(f"'{cpu}' is not counted; there are: {', '.join(CPUS)}")
-        qemu = emulator(target_named(CPUS[cpu].target))
-        if not qemu:
-            raise Stop(f"{target_named(CPUS[cpu].target)['emulator']} is not installed: apt-get install qemu-user")
+        qemu = wanted_emulator(target_named(CPUS[cpu].target))
         with step(f"{cpu}: products"):
             ours = count(programs(cpu, ggml=False), qemu, cpu, CPUS[cpu].isa)
             peer = programs(cpu, ggml=True)

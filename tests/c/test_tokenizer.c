@@ -8,31 +8,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "harness.h"
 #include "tokenizer_impl.h"
 #include "vocab.h"
 
-static int n_failed;
-
-#define CHECK(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);                                                     \
-            printf(__VA_ARGS__);                                                                                       \
-            printf("\n");                                                                                              \
-            n_failed++;                                                                                                \
-        }                                                                                                              \
-    } while (0)
-
-/* SplitMix64, Steele et al. 2014: only for test inputs. */
-static uint64_t random_state = 7;
-static uint64_t next_random(void)
-{
-    uint64_t z = random_state += 0x9E3779B97F4A7C15u;
-
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
 static size_t below(size_t n) { return (size_t)(next_random() % n); }
 
 static el_str str(const char *s) { return (el_str){s, strlen(s)}; }

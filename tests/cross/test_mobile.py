@@ -19,6 +19,7 @@ import mobile
 import platforms
 import prove_c
 import repack
+import zigtools
 from common import Needs, Stop, targets
 from proofs import Proofs
 from tests.support.wheels import make_wheel
@@ -59,7 +60,7 @@ def test_android_dry_run(align: int, sentence: str, tmp_path: Path, monkeypatch:
     (ndk / "build" / "cmake").mkdir(parents=True)
     (ndk / "build" / "cmake" / "android.toolchain.cmake").touch()
     monkeypatch.setenv("ANDROID_NDK", str(ndk))
-    monkeypatch.setattr(mobile, "ROOT", tmp_path)
+    monkeypatch.setattr(zigtools, "ROOT", tmp_path)
     monkeypatch.setattr(mobile, "installed", lambda: tmp_path)
     lines: list[list[str]] = []
 
@@ -71,7 +72,7 @@ def test_android_dry_run(align: int, sentence: str, tmp_path: Path, monkeypatch:
         make_wheel(made, "linux_aarch64", {"edgellm/lib/libedgellm.so": elf_aarch64(align)})
         return ""
 
-    monkeypatch.setattr(mobile, "run", pip)
+    monkeypatch.setattr(zigtools, "run", pip)
     wheel = build.build(target, tmp_path)
     [line] = lines
     defines = {word.partition("cmake.define.")[2] for word in line if "cmake.define." in word}
