@@ -14,7 +14,8 @@ printed: the geometric mean of the ratios by text with its standard error. "Cent
 see, a shift of all logits.
 
 A SPEC is one of bench/models.py; ``smollm2:all``, ``gemma3:all`` and ``1b:all`` mean every weight type here. Texts are
-the recorded ones of tests/data/greedy. The F32 file is removed at once.
+the recorded ones of tests/data/greedy, some 40 of 32 tokens; where their spread hides the answer, ``--text FILE...
+--texts 320`` takes more from other files. The F32 file is removed at once.
 """
 
 from __future__ import annotations
@@ -120,13 +121,18 @@ def errors_of(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> E
     return Errors(np.array(raw), np.array(centred))
 
 
-def recorded_texts(model: Path, n_texts: int, n_tokens: int) -> list[list[int]]:
-    """Pieces of the recorded texts, as this model splits them; each begins with other tokens."""
+def recorded() -> list[str]:
+    """Prompts and answers of tests/data/greedy."""
+    runs = json.loads((ROOT / "tests" / "data" / "greedy" / "smollm2.json").read_text(encoding="utf-8"))["runs"]
+    return [run["prompt"] + "\n" + run["generated_text"] for run in runs]
+
+
+def cut(model: Path, sources: Sequence[str], n_texts: int, n_tokens: int) -> list[list[int]]:
+    """Pieces of the texts, as this model splits them, from all over; each begins with other tokens."""
     from edgellm import Tokenizer
 
-    runs = json.loads((ROOT / "tests" / "data" / "greedy" / "smollm2.json").read_text(encoding="utf-8"))["runs"]
     with Tokenizer(model) as tokenizer:
-        texts = [tokenizer.encode(run["prompt"] + "\n" + run["generated_text"]) for run in runs]
+        texts = [tokenizer.encode(text) for text in sources]
     pieces = [text[at : at + n_tokens] for text in texts for at in range(0, len(text) - n_tokens + 1, n_tokens)]
     return pieces[:: max(1, len(pieces) // n_texts)][:n_texts]
 
@@ -134,7 +140,8 @@ def recorded_texts(model: Path, n_texts: int, n_tokens: int) -> list[list[int]]:
 class Bench:
     """The two engines and a folder for what they write."""
 
-    def __init__(self, threads: int, folder: Path) -> None:
+    def __init__(self, threads: int, folder: Path, sources: Sequence[str]) -> None:
+        self._sources = sources
         ours, theirs = peers(["edgellm", "llama.cpp"])
         self._ours = replace(ours, environment=lambda variant: {"EDGELLM_CPU_BACKEND": "edgellm"})
         self._theirs = theirs
@@ -145,7 +152,7 @@ class Bench:
         """One file."""
         path = models.resolve(spec)
         header = read_header(path)
-        texts = recorded_texts(path, n_texts, n_tokens)
+        texts = cut(path, self._sources, n_texts, n_tokens)
         plain = self._folder / "f32.gguf"
         need = 4 * sum(tensor.n_elements for tensor in header.tensors)
         if shutil.disk_usage(self._folder).free < need + (2 << 30):
@@ -201,6 +208,8 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
     arguments.add_argument("models", nargs="+", metavar="SPEC", help="files, as bench/models.py names them")
     arguments.add_argument("--threads", type=int, default=2, help="for both engines; changes no bit of ours")
+    arguments.add_argument("--text", nargs="+", type=Path, metavar="FILE", help="texts instead of the recorded ones")
+    arguments.add_argument("--texts", type=int, metavar="N", help="pieces of text (default 40; the 1.2B: 4)")
     arguments.add_argument("--record", action="store_true", help="append the table to bench/RESULTS.md")
     return arguments
 
@@ -209,11 +218,13 @@ def main(words: list[str] | None = None) -> int:
     """Measure, print, record; 1 when a type misses the limit."""
     edgellm_folder()
     options: Any = parser().parse_args(words)
+    sources = [file.read_text(encoding="utf-8") for file in options.text] if options.text else recorded()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
-        bench = Bench(options.threads, Path(folder))
+        bench = Bench(options.threads, Path(folder), sources)
         for spec in [one for word in options.models for one in expand(word)]:
-            rows.append(bench.measure(spec, *TEXTS.get(spec.partition(":")[0], DEFAULT_TEXTS)))
+            n_texts, n_tokens = TEXTS.get(spec.partition(":")[0], DEFAULT_TEXTS)
+            rows.append(bench.measure(spec, options.texts or n_texts, n_tokens))
             print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     text = table(rows)
     print(text)
