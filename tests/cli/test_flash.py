@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import marshal
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -241,6 +243,37 @@ def test_refusals(
     refused("has Python 3.9", system(tmp_path / "old", python="python3.9"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 1000))  # type: ignore[attr-defined]
     refused("has 1.0 kB free, this needs 8.4 MB")
+
+
+def test_flashing_again_needs_no_room_for_what_is_there(
+    cli: Cli, root: Path, wheel: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("flash", str(root), "--wheel", wheel, "--model", model).code == 0
+    free = deploy.RESERVE + 4096  # less than the wheel takes
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, free))  # type: ignore[attr-defined]
+    assert cli("flash", str(root), "--wheel", wheel, "--model", model).code == 0
+
+
+def test_bytecode_by_the_python_of_the_same_version(
+    cli: Cli, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code names the device's file and holds whatever times the files have; another version gets none."""
+    own = "python{}.{}".format(*sys.version_info)
+    files = {"edgellm/__init__.py": b"x = 1\n", "edgellm/lib/libedgellm.so": elf("aarch64")}
+    wheel = str(make_wheel(tmp_path, TAG, files))
+    root, other = system(tmp_path / "same", python=own), system(tmp_path / "other", python="python3.99")
+    for folder in (root, other):
+        assert cli("flash", str(folder), "--wheel", wheel, "--model", model).code == 0
+    assert not list(other.rglob("*.pyc"))
+    [made] = root.rglob("*.pyc")
+    assert made.stat().st_mode & 0o777 == 0o644
+    header, code = made.read_bytes()[:16], marshal.loads(made.read_bytes()[16:])
+    assert header[4:8] == bytes([1, 0, 0, 0])  # by hash, and not compared with the source
+    release = (root / "opt/edgellm/current").readlink()
+    assert code.co_filename == f"/opt/edgellm/{release}/site/edgellm/__init__.py"
+    assert cli("flash", "--verify", str(root)).code == 0
+    made.write_bytes(b"")
+    assert "has other contents" in cli("flash", "--verify", str(root)).err
 
 
 def test_arguments_are_those_of_run(cli: Cli, root: Path, wheel: str, model: str) -> None:

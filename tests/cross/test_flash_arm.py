@@ -91,6 +91,14 @@ def test_the_device_answers_over_ctypes(flashed: Path) -> None:
     assert json.loads(by_ctypes.stdout)["text"] == json.loads(by_cffi.stdout)["text"]
 
 
+def test_the_device_does_not_compile_at_every_start(flashed: Path) -> None:
+    """What an answer imports has bytecode that the device's Python takes."""
+    done = inside(flashed, "-v", "/usr/local/bin/edgellm", "run", "tiny", "-n", "1", "--json", "-")
+    matches = [line for line in done.stderr.decode().splitlines() if "/opt/edgellm/" in line and " matches " in line]
+    assert len(matches) > 20, done.stderr[-2000:]
+    assert b"# wrote" not in done.stderr
+
+
 def test_verify_and_units(flashed: Path) -> None:
     assert edgellm("flash", "--verify", flashed).returncode == 0
     assert (flashed / "etc/systemd/system/sockets.target.wants/edgellm.socket").is_symlink()

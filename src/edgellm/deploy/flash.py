@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgellm.deploy import machine, packages, units
+from edgellm.deploy import bytecode, machine, packages, units
 from edgellm.deploy.changes import Changes
 from edgellm.deploy.machine import DeployError, Target
 from edgellm.deploy.packages import Wheel
@@ -63,8 +63,14 @@ class Flash:
     @property
     def needed(self) -> int:
         """Bytes it takes on the target's disk."""
-        needed = RESERVE + packages.unpacked_bytes([self.wheel.path, *self.wheels])
+        needed = RESERVE + (0 if self._is_there() else packages.unpacked_bytes([self.wheel.path, *self.wheels]))
         return needed + (0 if self.blob.is_file() else self.model.n_bytes)
+
+    def _is_there(self) -> bool:
+        """Whether this wheel, with these packages if they are known yet, is what was flashed last."""
+        note = _note(self.target) or {}
+        known = not self.wheels or note.get("packages") == [path.name for path in self.wheels]
+        return known and note.get("wheel_sha256") == self.wheel.sha256
 
     def describe(self) -> list[str]:
         """What would be done, a line each."""
@@ -224,6 +230,7 @@ def _stage(plan: Flash, base: Path, changes: Changes, report: Report) -> Path:
     tags = packages.platforms(plan.wheel, plan.target)
     packages.unpack([plan.wheel.path, *plan.wheels], tags, plan.python, part / "site")
     (part / "edgellm").write_text(units.launcher())
+    bytecode.add(plan.target, plan.python, part, release)
     for path in (part, *part.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path == part / "edgellm" else 0o644)
     wrong = next((p for p in part.rglob("*.so*") if machine.elf_machine(p) not in (None, _elf_name(plan.wheel))), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from edgellm.deploy import machine
 from edgellm.deploy.machine import DeployError, Target
@@ -29,12 +30,14 @@ def try_out(target: Target, release: Path, model: str, n_bytes: int) -> str:
     Raises:
         DeployError: It gives no answer.
     """
-    command = _command(target, release)
-    if isinstance(command, str):
-        return f"checked as files, not run: {command}"
-    inside = command[0] == "chroot"
+    found = interpreter(target)
+    if isinstance(found, str):
+        return f"checked as files, not run: {found}"
+    inside = found.inside
     if not inside:
         model = str(target.at(model))
+    program = f"/{release.relative_to(target.folder)}/edgellm" if inside else str(release / "edgellm")
+    command = [*found.command, "-B", "-s", program]  # no bytecode left behind, no packages of a user
     home = model.rpartition("/models/blobs/")[0]
     small = inside or n_bytes <= SMALL_MODEL
     question = ["run", model, "-n", "1", "--temp", "0", "--raw", "The"] if small else ["tokenize", model, "The"]
@@ -67,17 +70,22 @@ def _no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _command(target: Target, release: Path) -> list[str] | str:
-    """What starts the staged release here, or why that cannot be done."""
-    options = ["-B", "-s"]  # no bytecode left behind, no packages of a user
+class Interpreter(NamedTuple):
+    """What starts the device's Python here, and whether paths are then those of the device."""
+
+    command: list[str]
+    inside: bool
+
+
+def interpreter(target: Target) -> Interpreter | str:
+    """The device's Python, or why it cannot be run here."""
     if target.python is None or target.machine is None:
         return "a plain folder has no Python of its own"
     emulator = machine.emulator(target.machine)
     if emulator is None:
         return f"no emulator of {target.machine} here (apt-get install qemu-user-static)"
     if emulator:
-        return [*emulator, "-L", str(target.folder), str(target.interpreter), *options, str(release / "edgellm")]
+        return Interpreter([*emulator, "-L", str(target.folder), str(target.interpreter)], inside=False)
     if os.geteuid() != 0:
         return "only root can run programs inside another root file system"
-    program = f"/{release.relative_to(target.folder)}/edgellm"
-    return ["chroot", str(target.folder), f"/usr/bin/{target.interpreter.name}", *options, program]
+    return Interpreter(["chroot", str(target.folder), f"/usr/bin/{target.interpreter.name}"], inside=True)
