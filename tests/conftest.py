@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     sanitizer = os.environ.get("EDGELLM_SANITIZED")
     for item in items if sanitizer else ():
         mark = item.get_closest_marker("unsanitized")
-        if mark is not None:
+        if mark is not None and mark.kwargs.get("by", sanitizer) == sanitizer:
             item.add_marker(pytest.mark.skip(reason=f"{sanitizer} sanitizer: {mark.args[0]}"))
 
 

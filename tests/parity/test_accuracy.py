@@ -22,6 +22,7 @@ from tests.support.tiny import tiny_metadata, tiny_tokens
 
 gguf = pytest.importorskip("gguf")
 xllamacpp = pytest.importorskip("xllamacpp")
+pytestmark = pytest.mark.unsanitized("llama.cpp's server races within itself", by="thread")
 
 TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4"]
 TYPES += ["f16", "bf16", "f32"]

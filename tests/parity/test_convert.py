@@ -65,6 +65,7 @@ def next_logprobs(path: Path, prompt: Sequence[int], n_vocab: int) -> np.ndarray
     return out
 
 
+@pytest.mark.unsanitized("llama.cpp's server races within itself", by="thread")
 @pytest.mark.parametrize("name", CASES)
 def test_llama_cpp_says_what_the_folder_says(name: str, tmp_path: Path) -> None:
     architecture, options = CASES[name]
@@ -121,6 +122,7 @@ def cosines(actual: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return found
 
 
+@pytest.mark.unsanitized("llama.cpp's server races within itself", by="thread")
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_a_tiny_bert(pooling: str, tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "folder", pooling=pooling)
@@ -132,6 +134,7 @@ def test_a_tiny_bert(pooling: str, tmp_path: Path) -> None:
         assert cosines(np.asarray(llm.embed(texts)), wanted).min() > 0.9999
 
 
+@pytest.mark.unsanitized("llama.cpp's server races within itself", by="thread")
 def test_llama_cpp_and_edgellm_open_a_split_file(tmp_path: Path) -> None:
     made = convert(tiny_folder(tmp_path / "folder"), tmp_path / "model.gguf", "f32")
     parts = split(made.path, str(tmp_path / "part"), max_tensors=15)

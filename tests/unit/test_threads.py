@@ -130,6 +130,7 @@ def small_cache(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[LLM]:
         yield opened
 
 
+@pytest.mark.skipif(os.environ.get("EDGELLM_CPU_BACKEND") == "ggml", reason="equal bits: a promise of our own backend")
 def test_calls_that_wait_for_each_other_all_end(small_cache: LLM) -> None:
     """Each alone fits, any two do not: whoever came last gives its part of the cache back and begins again."""
     llm = small_cache
