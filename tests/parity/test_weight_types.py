@@ -8,6 +8,7 @@ activations.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,5 +45,6 @@ def test_a_type_says_what_its_values_say(kind: str, arch: str, tiny: Callable[..
     for file in (path, tmp_path / "f32.gguf"):
         with LLM(file, kv_type="f32", n_ctx=256, threads=1) as llm:
             rows.append(llm.logits(tokens))
-            np.testing.assert_array_equal(llm.logits(tokens, chunk=1), rows[-1])
+            if os.environ.get("EDGELLM_CPU_BACKEND") != "ggml":  # equal bits: a promise of our own backend
+                np.testing.assert_array_equal(llm.logits(tokens, chunk=1), rows[-1])
     assert nmse(rows[0], rows[1]) < 4e-3

@@ -263,6 +263,7 @@ def test_an_error_is_an_answer_and_the_worker_lives_on(fake_peer: Peer) -> None:
         worker.close()
 
 
+@pytest.mark.unsanitized("freed memory is kept for a while, and the test measures memory")
 def test_private_memory_of_this_process() -> None:
     if not Path("/proc/self/smaps_rollup").exists():
         pytest.skip("no smaps_rollup here")
