@@ -259,9 +259,12 @@ def test_bytecode_by_the_python_of_the_same_version(
 ) -> None:
     """Its code names the device's file and holds whatever times the files have; another version gets none."""
     own = "python{}.{}".format(*sys.version_info)
-    files = {"edgellm/__init__.py": b"x = 1\n", "edgellm/lib/libedgellm.so": elf("aarch64")}
+    files = {
+        "edgellm/__init__.py": b"x = 1\n", "numpy/__init__.py": b"", "jinja2/tests/a.py": b"",
+        "edgellm/lib/libedgellm.so": elf("aarch64"),
+    }  # fmt: skip
     wheel = str(make_wheel(tmp_path, TAG, files))
-    root, other = system(tmp_path / "same", python=own), system(tmp_path / "other", python="python3.99")
+    root, other = system(tmp_path / "test" / "same", python=own), system(tmp_path / "other", python="python3.99")
     for folder in (root, other):
         assert cli("flash", str(folder), "--wheel", wheel, "--model", model).code == 0
     assert not list(other.rglob("*.pyc"))
