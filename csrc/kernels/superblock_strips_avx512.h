@@ -11,7 +11,7 @@
 #include "superblock_one_avx512.h"
 
 enum {
-    X_CHUNK = 128, /* activation rows of a pass over the weights */
+    X_CHUNK = 256, /* activation rows of a pass over the weights: 128 are 3 to 5 % slower, 512 rows, 1.2B */
     X_TILE = 4,    /* of them multiplied at once */
     STRIPS = 2
 };

@@ -278,6 +278,25 @@ static void check_parts(const el_kernels *t, const product *p)
     check_part(t, p, MAX_ROWS - 1, 1, 0, 1); /* the last row ends at the guard */
 }
 
+/* More activation rows than a pass over the weights takes: the same ones again and again. */
+static void check_many_x(const el_kernels *t, const product *p)
+{
+    enum { MANY = 520 };
+    uint8_t *acts = aligned(MANY * p->x_stride);
+    float *y = aligned((size_t)MANY * MAX_ROWS * sizeof(float));
+    void *scratch = aligned(el_matmul_scratch(types[p->which].type, p->k));
+
+    for (size_t j = 0; j < MANY; j++)
+        memcpy(acts + j * p->x_stride, p->acts + j % MAX_X * p->x_stride, p->x_stride);
+    t->matmul[types[p->which].type](y, MAX_ROWS, p->w.data, p->row_bytes, MAX_ROWS, acts, p->x_stride, MANY, p->k,
+                                    scratch);
+    for (size_t j = 0; j < MANY; j++)
+        CHECK(same_rows(y + j * MAX_ROWS, p->y + j % MAX_X * MAX_ROWS, MAX_ROWS));
+    free(acts);
+    free(y);
+    free(scratch);
+}
+
 static void check_activations(const el_kernels *t, const product *p)
 {
     const el_act_kind act = (el_act_kind)el_kernels_act_kind(types[p->which].type);
@@ -348,6 +367,8 @@ static void test_matmul(const el_kernels *ref, const el_kernels *t)
                     check_against_double(&p);
                 check_activations(t, &p);
                 check_parts(t, &p);
+                if (kind == PLAIN)
+                    check_many_x(t, &p);
                 product_free(&p);
             }
     }
