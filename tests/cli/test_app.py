@@ -89,8 +89,27 @@ def test_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 def test_output_to_a_full_disk(tmp_path: Path) -> None:
     result = program("ls", "--all", shell="> /dev/full", EDGELLM_HOME=str(tmp_path))
     assert result.returncode == 1
-    assert "No space left on device" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert result.stderr == "edgellm: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shells that close streams are POSIX")
+@pytest.mark.parametrize("streams", [">&-", "<&- >&-"])
+def test_closed_output(streams: str, tmp_path: Path) -> None:
+    result = program("--version", shell=streams)
+    assert (result.returncode, result.stderr) == (
+        1, "edgellm: standard output cannot be written: Bad file descriptor\n"
+    )  # fmt: skip
+    assert program("ls", shell=streams, EDGELLM_HOME=str(tmp_path)).returncode == 0  # which writes nothing there
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_remarks_that_cannot_be_written_decide_nothing(streams: str, tmp_path: Path) -> None:
+    assert program("ls", shell=streams, EDGELLM_HOME=str(tmp_path)).returncode == 0  # "no models yet"
+    assert program("--version", shell=streams).stdout.startswith("edgellm ")
+    assert program("rnu", shell=streams).returncode == 2
+    assert program("show", "nothing", shell=streams, EDGELLM_HOME=str(tmp_path)).returncode == 1
+    assert program("show", "nothing", shell=f">&- {streams}", EDGELLM_DEBUG="1").returncode == 1
 
 
 def test_help_pages_in_the_docs_are_true() -> None:

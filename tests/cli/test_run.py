@@ -208,6 +208,7 @@ def test_a_terminal_is_asked_first(cli: Cli, llm: Any, pulls: list[str], monkeyp
     result = cli("run", "smollm2", "hi", stdin=b"n\n", terminal=True)
     assert (result.code, result.out, pulls) == (1, "", [])
     assert "Pull it? [Y/n]" in result.err
+    assert result.err.endswith("edgellm: not pulled\n")
     assert cli("run", "smollm2", "hi", stdin=b"\n", terminal=True).out == "HI \n"
     assert pulls == ["smollm2"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli import _model
-from edgellm.cli._text import say
+from edgellm.cli._text import remark, say
 from edgellm.cli.run import Settings, new_seed
 from edgellm.errors import EdgellmError
 
@@ -134,7 +134,8 @@ class Conversation:
     # ---- commands ----
 
     def _do_help(self, _rest: str) -> None:
-        click.echo(HELP, err=True)
+        with remark():
+            click.echo(HELP, err=True)
 
     def _do_exit(self, _rest: str) -> None:
         raise Leave

@@ -34,6 +34,7 @@ def pull(store: Store, plan: Plan, *, ask: bool) -> Entry:
             plan.prepare()
             say(plan.describe())
         if not click.confirm("Pull it?", default=True, err=True):
+            say("not pulled")
             raise click.exceptions.Exit(1)
     with progress(plan.entry.name) as report:
         return store.pull(plan, report)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -10,7 +13,17 @@ import click
 
 def say(text: str) -> None:
     """One line on standard error, in the program's name; line ends inside *text* become spaces."""
-    click.echo("edgellm: " + " ".join(text.split()), err=True)
+    with remark():
+        click.echo("edgellm: " + " ".join(text.split()), err=True)
+
+
+@contextmanager
+def remark() -> Iterator[None]:
+    """For writing to standard error: where that fails nothing else does, and nothing is written there any more."""
+    try:
+        yield
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def print_json(value: Any) -> None:

@@ -12,6 +12,7 @@ import sys
 
 import click
 
+from edgellm.cli import reader_left
 from edgellm.errors import EdgellmError
 
 COMMANDS = {
@@ -106,10 +107,13 @@ def run(arguments: list[str] | None) -> int:
         code = cli.main(arguments, prog_name="edgellm", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show(file=sys.stderr)
+        from edgellm.cli._text import remark
+
+        with remark():
+            error.show(file=sys.stderr)
         return error.exit_code
     except click.Abort as error:  # click's word for Ctrl-C, and for Ctrl-D at a question
-        return 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
+        return 130 if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt) else 1
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last place that can make a sentence of it
@@ -118,13 +122,14 @@ def run(arguments: list[str] | None) -> int:
 
 def _failed(error: Exception) -> int:
     """Say what went wrong in one line."""
+    from edgellm.cli._text import remark, say
+
     if os.environ.get("EDGELLM_DEBUG", "0") not in ("", "0"):
         import traceback
 
-        traceback.print_exc()
+        with remark():
+            traceback.print_exc()
         return 1
-    from edgellm.cli._text import say
-
     if isinstance(error, EdgellmError):
         text = str(error) or type(error).__name__
         say(text.replace("n_ctx=", "--ctx ").replace("n_ctx is", "--ctx is"))  # the option's name, not the library's
@@ -132,6 +137,9 @@ def _failed(error: Exception) -> int:
         say("there is not enough memory: try a smaller --ctx or a smaller model")
     elif isinstance(error, OSError):
         file = f"{error.filename}: " if error.filename else ""
+        if _met_by_stdout(error):
+            reader_left()
+            file = "standard output cannot be written: "
         say(f"{file}{error.strerror or error}")
     else:
         say(
@@ -139,3 +147,11 @@ def _failed(error: Exception) -> int:
             "with what EDGELLM_DEBUG=1 shows"
         )
     return 1
+
+
+def _met_by_stdout(error: OSError) -> bool:
+    """Whether writing to standard output met *error*: what `say` meets it keeps."""
+    at = error.__traceback__
+    while at is not None and at.tb_frame.f_code is not click.echo.__code__:
+        at = at.tb_next
+    return at is not None

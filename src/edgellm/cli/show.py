@@ -9,6 +9,7 @@ import click
 
 from edgellm.cli import _model, _options
 from edgellm.cli._text import print_json, table
+from edgellm.errors import InvalidArgument
 from edgellm.store.names import megabytes, shown
 from edgellm.store.shelf import Entry, Shelf
 
@@ -29,7 +30,7 @@ def command(model: str, tensors: bool, template: bool, as_json: bool) -> None:
     if template:
         text = metadata.get("tokenizer.chat_template")
         if not isinstance(text, str):
-            raise click.ClickException(f"{model} has no chat template")
+            raise InvalidArgument(f"{model} has no chat template")
         click.echo(text)
         return
     entry = _entry(model, path)
