@@ -37,7 +37,7 @@ class FakeLLM:
         if len(prompt.split()) > self.n_ctx:
             raise ContextOverflow(f"the prompt has {len(prompt.split())} tokens, the context {self.n_ctx}")
         words = [word.upper() + " " for word in prompt.split()]
-        limit = getattr(sampling, "max_tokens", None) or 1 << 30
+        limit = min(getattr(sampling, "max_tokens", None) or 1 << 30, self.n_ctx - len(words))
         return words[:limit], "stop" if len(words) <= limit else "length"
 
     def pieces(self, prompt: str, sampling: Any) -> Iterator[str]:

@@ -76,11 +76,20 @@ def test_set(talk: Conversation, llm: Any, capsys: pytest.CaptureFixture[str]) -
     assert out == "A B \n"
     assert "stopped at the limit" in err
     assert "answer 2 tokens" in err
-    for wrong, words in (("/set temp hot", "not a valid float"), ("/set warm 1", "no setting"), ("/set n", "a value")):
+    for wrong, words in (
+        ("/set temp hot", "not a valid float"),
+        ("/set warm 1", "no setting"),
+        ("/set n", "a value"),
+        ("/set stats maybe", "/set stats: 'maybe' is neither on nor off"),
+    ):
         talk.handle(wrong)
         assert words in said(capsys)[1]
     talk.handle("/set")
     assert "temp 0.25, top-k default" in said(capsys)[1]
+    talk.handle("/set seed default")
+    assert "seed default, n 2" in said(capsys)[1]
+    talk.handle("/set n default")
+    assert "n 1024" in said(capsys)[1]
 
 
 def test_save_and_load(talk: Conversation, llm: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,12 +108,37 @@ def test_save_and_load(talk: Conversation, llm: Any, tmp_path: Path, capsys: pyt
         other.handle(f"/load {file}")
         assert "is not a conversation" in said(capsys)[1]
     other.handle("/load /nowhere/x")
-    assert "No such file" in said(capsys)[1]
+    assert said(capsys)[1] == "edgellm: /nowhere/x cannot be read: No such file or directory\n"
     other.handle("/save /nowhere/x")
-    assert "No such file" in said(capsys)[1]
+    assert said(capsys)[1] == "edgellm: /nowhere/x cannot be written: No such file or directory\n"
+    for command in ("save", "save!", "load"):
+        other.handle(f"/{command} {tmp_path}")
+        assert said(capsys)[1] == f"edgellm: {tmp_path} is a folder: name a file\n"
     other.handle("/save")
     assert "wants the name of a file" in said(capsys)[1]
     assert other.messages == before
+
+
+def test_save_replaces_only_its_own(talk: Conversation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    other.write_text("mine")
+    other.chmod(0o750)
+    talk.handle("a")
+    for _ in range(2):
+        talk.handle(f"/save {own}")
+        assert "2 messages saved" in said(capsys)[1]
+    talk.handle(f"/save {other}")
+    assert said(capsys)[1] == f"edgellm: {other} exists: /save! {other} replaces it\n"
+    assert other.read_text() == "mine"
+    talk.handle(f"/save! {other}")
+    assert json.loads(other.read_text())["messages"] == talk.messages
+    assert os.name == "nt" or other.stat().st_mode & 0o777 == 0o750
+    again = Conversation(talk.llm, "tiny", Settings())
+    again.handle(f"/save {own}")
+    again.handle(f"/load {own}")
+    capsys.readouterr()
+    again.handle(f"/save {own}")
+    assert "2 messages saved" in said(capsys)[1]
 
 
 def test_help_and_unknown_commands(talk: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +161,8 @@ def test_ctrl_c_cancels_the_answer_only(talk: Conversation, llm: Any, capsys: py
     talk.handle("a b c")
     assert said(capsys) == ("A \n", "edgellm: cancelled\n")
     assert talk.messages[-1] == {"role": "assistant", "content": "A "}
+    talk.handle("/stats")
+    assert "ms, answer cancelled after about 1 token\n" in said(capsys)[1]
     llm.interrupt_after = 0
     talk.handle("d e")
     assert len(talk.messages) == 2  # nothing was answered, so nothing was asked
@@ -160,10 +196,21 @@ def test_several_lines() -> None:
     assert joined("plain") == "plain"
 
 
-def test_raw_chat_goes_on_with_the_text(llm: Any) -> None:
+def test_raw_chat_goes_on_with_the_text(llm: Any, capsys: pytest.CaptureFixture[str]) -> None:
     talk = Conversation(llm, "tiny", Settings(raw=True))
     talk.handle("a b")
     assert llm.calls[0][0] == "a b"
+    talk.handle("/system x")
+    assert talk.settings.system is None
+    assert "no system message" in said(capsys)[1]
+
+
+def test_a_full_context_is_told(talk: Conversation, llm: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    llm.n_ctx = 3
+    talk.handle("a b")
+    assert said(capsys) == (
+        "A \n", "edgellm: stopped: the context of 3 tokens is full; /undo or /clear make room, --ctx sets its size\n"
+    )  # fmt: skip
 
 
 def test_history_is_private(home: Path) -> None:

@@ -49,6 +49,9 @@ def test_stdin_is_left_alone_beside_a_prompt(cli: Cli, llm: Any, model: str) -> 
         (["hi", "--min-p", "1.5"], b"", "--min-p"),
         (["hi", "-n", "-5"], b"", "--max-tokens"),
         (["hi", "-t", "0"], b"", "--threads"),
+        (["hi", "-t", "257"], b"", "1<=x<=256"),
+        (["hi", "--ctx", "5000000000"], b"", "--ctx"),
+        (["hi", "--stop", ""], b"", "--stop wants some text"),
         (["hi", "--seed", "18446744073709551616"], b"", "--seed"),
         (["hi", "there"], b"", "unexpected extra argument"),
         (["hi", "--colour"], b"", "No such option"),
@@ -69,13 +72,48 @@ def test_options_reach_the_sampler(cli: Cli, llm: Any, model: str) -> None:
     assert messages[0] == {"role": "system", "content": "Be brief."}
     assert vars(sampling) == {
         "max_tokens": 2, "temperature": 0.0, "top_k": 7, "top_p": 0.5, "min_p": 0.1, "seed": 9,
-        "token_healing": False,
+        "token_healing": False, "stop": (),
     }  # fmt: skip
     assert result.out == "A B \n"
     assert result.err == "edgellm: stopped after 2 tokens; -n sets how many there may be\n"
     cli("run", model, "a b c", "-n", "0")
     assert llm.calls[1][1].max_tokens is None
     assert llm.calls[1][1].temperature is None
+
+
+def test_a_full_context_is_told(cli: Cli, llm: Any, model: str) -> None:
+    llm.n_ctx = 5
+    for limit in ("3", "0"):
+        result = cli("run", model, "a b c", "-n", limit)
+        assert (result.code, result.out) == (0, "A B \n")
+        assert result.err == "edgellm: stopped after 2 tokens: the context of 5 is full; --ctx sets its size\n"
+    assert "-n sets how many" in cli("run", model, "a b c", "-n", "2").err
+
+
+def test_stop(cli: Cli, llm: Any, model: str) -> None:
+    cli("run", model, "a b", "--stop", "A", "--stop", "\n\n")
+    assert llm.calls[0][1].stop == ("A", "\n\n")
+
+
+def test_options_that_would_do_nothing(cli: Cli, llm: Any, model: str) -> None:
+    for arguments, words in (
+        (("a", "--raw", "--system", "s"), "write the text of --system into it"),
+        (("a", "--chat", "--heal"), "add --raw"),
+    ):
+        result = cli("run", model, *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert words in result.err
+    assert "add --raw" in cli("run", model, "--heal", terminal=True).err  # a chat in which every message would fail
+    for arguments, words in (
+        (("--heal",), "edgellm: --heal is for text that is continued, and this model chats: add --raw\n"),
+        (("--rope-scaling", "yarn"), "edgellm: --rope-scaling yarn changes nothing by itself: add --rope-factor\n"),
+    ):
+        assert cli("run", model, "a", *arguments).err == words
+    llm.metadata["llama.rope.scaling.factor"] = 4.0
+    assert cli("run", model, "a", "--rope-scaling", "yarn").code == 0
+    llm.metadata = {}
+    assert "no place for --system: add --chat" in cli("run", model, "a", "--system", "s").err
+    assert len(llm.calls) == 1
 
 
 def test_every_run_has_its_own_seed(cli: Cli, llm: Any, model: str) -> None:
@@ -135,6 +173,8 @@ def test_prompt_longer_than_the_context(cli: Cli, llm: Any, model: str) -> None:
     [
         (FormatError("tensor 3 ends\nafter the file"), "edgellm: tensor 3 ends after the file\n"),
         (EdgellmError(""), "edgellm: EdgellmError\n"),
+        (EdgellmError("lower n_ctx or use kv_type q8_0"), "edgellm: lower --ctx\n"),
+        (EdgellmError("shorten it, or use truncate=True"), "edgellm: shorten it, or use --truncate\n"),
         (MemoryError(), "edgellm: there is not enough memory: try a smaller --ctx or a smaller model\n"),
         (OSError(28, "No space left on device", "/x/y"), "edgellm: /x/y: No space left on device\n"),
         (OSError("odd"), "edgellm: odd\n"),
@@ -211,6 +251,15 @@ def test_a_terminal_is_asked_first(cli: Cli, llm: Any, pulls: list[str], monkeyp
     assert result.err.endswith("edgellm: not pulled\n")
     assert cli("run", "smollm2", "hi", stdin=b"\n", terminal=True).out == "HI \n"
     assert pulls == ["smollm2"]
+
+
+def test_ctrl_c_at_the_question(cli: Cli, llm: Any, pulls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_pull, "is_terminal", lambda: True)
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupted)
+    assert (cli("run", "smollm2", "hi", terminal=True).code, pulls) == (130, [])
 
 
 def test_offline_forbids_the_pull(cli: Cli, llm: Any, pulls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

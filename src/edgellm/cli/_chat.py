@@ -6,7 +6,6 @@ all the rest, the prompt included, to standard error, so `edgellm run m > answer
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli import _model
-from edgellm.cli._text import remark, say
+from edgellm.cli import _model, _saved
+from edgellm.cli._text import as_options, number, remark, say
 from edgellm.cli.run import Settings, new_seed
 from edgellm.errors import EdgellmError
 
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 HELP = """\
 /help             this list
 /system [TEXT]    set the system message; without TEXT remove it
-/set [NAME VALUE] set temp, top-k, top-p, min-p, seed, n or stats; alone: show them
+/set [NAME VALUE] set temp, top-k, top-p, min-p, seed, n or stats, also to default; alone: show them
 /regen            answer the last message again
 /undo             take back the last message and its answer
 /clear            forget the conversation, keep the settings
-/save FILE        write the conversation to FILE
+/save FILE        write the conversation to FILE; /save! FILE replaces a file that exists
 /load FILE        go on with the conversation in FILE
 /stats            figures of the last answer
 /exit             leave (so does Ctrl-D)
@@ -47,7 +46,6 @@ _SETTINGS: dict[str, tuple[str, click.ParamType[Any]]] = {
     "n": ("max_tokens", click.IntRange(min=0)),
     "stats": ("stats", click.BOOL),
 }
-MAX_SAVED = 64 << 20
 
 
 class Leave(Exception):  # noqa: N818 - not an error
@@ -63,6 +61,7 @@ class Conversation:
     settings: Settings
     messages: list[dict[str, str]] = field(default_factory=list)
     last: _model.Answer | None = None
+    files: set[Path] = field(default_factory=set)  # that hold this conversation: /save may replace them
 
     def handle(self, line: str) -> None:
         """
@@ -82,14 +81,17 @@ class Conversation:
 
     def _command(self, text: str) -> None:
         name, _, rest = text[1:].partition(" ")
-        action = getattr(self, f"_do_{name}", None) if name.isidentifier() else None
+        if name == "save!":
+            action: Callable[[str], None] | None = self._save_anyway
+        else:
+            action = getattr(self, f"_do_{name}", None) if name.isidentifier() else None
         if action is None:
             say(f"there is no command /{name[:40]}: /help lists them, and // begins a message with a slash")
             return
         try:
             action(rest.strip())
-        except (EdgellmError, OSError, ValueError, click.BadParameter) as error:
-            say(error.message if isinstance(error, click.BadParameter) else str(error))
+        except (EdgellmError, OSError, ValueError) as error:
+            say(as_options(str(error)))
 
     # ---- answering ----
 
@@ -102,7 +104,7 @@ class Conversation:
         except KeyboardInterrupt:
             answer.finish_reason = "cancelled"
         except EdgellmError as error:
-            say(f"{error} (the message was taken back; /undo or /clear make room)")
+            say(f"{as_options(str(error))} (the message was taken back; /undo or /clear make room)")
             self.messages.pop()
             return
         if answer.text and not answer.text.endswith("\n"):
@@ -110,8 +112,12 @@ class Conversation:
         self.last = answer
         if answer.finish_reason == "cancelled":
             say("cancelled")
-        elif answer.finish_reason == "length":
+        elif self.settings.ended_by(answer) == "-n":
             say("stopped at the limit of tokens; /set n raises it")
+        elif self.settings.ended_by(answer) == "--ctx":
+            say(
+                f"stopped: the context of {self.llm.n_ctx} tokens is full; /undo or /clear make room, --ctx sets its size"
+            )
         if answer.text:
             self.messages.append({"role": "assistant", "content": answer.text})
         else:
@@ -143,6 +149,8 @@ class Conversation:
     _do_quit = _do_bye = _do_exit
 
     def _do_system(self, rest: str) -> None:
+        if self.settings.raw:
+            raise ValueError("a --raw chat has no system message: write it into the text")
         self.settings = self.settings._replace(system=rest or None)
         say("system message set" if rest else "no system message any more")
 
@@ -153,8 +161,8 @@ class Conversation:
         if name and name not in _SETTINGS:
             raise ValueError(f"there is no setting '{name[:40]}': there are {', '.join(_SETTINGS)}")
         if name:
-            attribute, kind = _SETTINGS[name]
-            self.settings = self.settings._replace(**{attribute: kind.convert(value.strip(), None, None)})
+            attribute, _ = _SETTINGS[name]
+            self.settings = self.settings._replace(**{attribute: _setting(name, value.strip())})
         shown = [(key, getattr(self.settings, attribute)) for key, (attribute, _) in _SETTINGS.items()]
         say(", ".join(f"{key} {'default' if value is None else value}" for key, value in shown))
 
@@ -180,45 +188,44 @@ class Conversation:
         say(self.last.summary() if self.last else "there is no answer yet")
 
     def _do_save(self, rest: str) -> None:
-        from edgellm.store.folders import write_atomically
+        path = _saved.path_of(rest, "save")
+        if path.exists() and path not in self.files:
+            raise ValueError(f"{path} exists: /save! {rest} replaces it")
+        self._save(path)
 
-        path = _file(rest, "save")
+    def _save_anyway(self, rest: str) -> None:
+        self._save(_saved.path_of(rest, "save!"))
+
+    def _save(self, path: Path) -> None:
         data = {"format": 1, "model": self.model, "system": self.settings.system, "messages": self.messages}
-        write_atomically(path, json.dumps(data, ensure_ascii=False, indent=1).encode())
-        say(f"{len(self.messages)} messages saved to {path}")
+        _saved.write(path, data)
+        self.files.add(path)
+        say(f"{number(len(self.messages), 'message')} saved to {path}")
 
     def _do_load(self, rest: str) -> None:
-        path = _file(rest, "load")
-        with path.open("rb") as file:
-            messages, system = _read_saved(file.read(MAX_SAVED), path)
-        self.messages = messages
+        path = _saved.path_of(rest, "load")
+        self.messages, system = _saved.read(path)
+        self.files.add(path)
         self.settings = self.settings._replace(system=system)
-        say(f"{len(messages)} messages loaded from {path}")
+        unused = "; its system message has no place in a --raw chat" if self.settings.raw and system is not None else ""
+        say(f"{number(len(self.messages), 'message')} loaded from {path}{unused}")
 
 
-def _file(rest: str, command: str) -> Path:
-    if not rest:
-        raise ValueError(f"/{command} wants the name of a file")
-    return Path(rest).expanduser().absolute()
-
-
-def _read_saved(data: bytes, path: Path) -> tuple[list[dict[str, str]], str | None]:
+def _setting(name: str, text: str) -> Any:
     """
-    The messages and the system message in a saved conversation.
+    The value that *text* gives a setting; "default" is what the program begins with.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: It is none.
     """
+    attribute, kind = _SETTINGS[name]
+    if text == "default":
+        return Settings._field_defaults[attribute]
     try:
-        saved = json.loads(data)
-        messages = [{"role": m["role"], "content": m["content"]} for m in saved["messages"]]
-        system = saved.get("system")
-        sound = all(m["role"] in ("user", "assistant") and isinstance(m["content"], str) for m in messages)
-        if not sound or not (system is None or isinstance(system, str)):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError(f"{path} is not a conversation that /save wrote") from None
-    return messages, system
+        return kind.convert(text, None, None)
+    except click.BadParameter as error:
+        words = f"'{text[:40]}' is neither on nor off" if kind is click.BOOL else error.message
+        raise ValueError(f"/set {name}: {words}") from None
 
 
 # ---- the terminal ----

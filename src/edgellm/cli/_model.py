@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli._text import number
 from edgellm.errors import EdgellmError, ModelNotFound
 
 if TYPE_CHECKING:
@@ -53,8 +54,11 @@ class Answer:
             words.append(f"load {t['load_ms']:.0f} ms")
         if "first_token_ms" in t:
             words.append(f"first token {t['first_token_ms']:.0f} ms")
-        words.append(f"prompt {self.n_prompt} tokens" + _rate(t.get("prefill_per_s")))
-        words.append(f"answer {self.n_generated} tokens" + _rate(t.get("decode_per_s")))
+        if self.n_prompt:  # known at the end of an answer
+            words.append(f"prompt {self.n_prompt} tokens" + _rate(t.get("prefill_per_s")))
+            words.append(f"answer {self.n_generated} tokens" + _rate(t.get("decode_per_s")))
+        else:
+            words.append(f"answer cancelled after about {number(self.n_generated, 'token')}")
         if "total_ms" in t:
             words.append(f"{t['total_ms'] / 1000:.2f} s in all")
         return ", ".join(words)
@@ -202,6 +206,7 @@ def _add(answer: Answer, text: str, started: float) -> None:
     if not answer.text:
         answer.timings["first_token_ms"] = (time.perf_counter() - started) * 1000
     answer.text += text
+    answer.n_generated += 1  # pieces are tokens, nearly; the end of the stream has the number
 
 
 def _take_timings(answer: Answer, timings: Any) -> None:

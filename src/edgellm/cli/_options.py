@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 
+MAX_THREADS = 256  # the library's limit
+
+
 class ModelFile(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2 only
     """A GGUF file: its path, or the name of a model on this machine. The network is never asked."""
 
@@ -29,6 +32,6 @@ insecure = click.option("--insecure", is_flag=True, help="Allow http URLs.")
 threads = click.option(
     "-t",
     "--threads",
-    type=click.IntRange(min=1, max=1024),
+    type=click.IntRange(min=1, max=MAX_THREADS),
     help="Threads to compute with.  [default: one per physical core we may use]",
 )

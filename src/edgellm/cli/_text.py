@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,26 @@ from typing import Any
 
 import click
 
+_OPTIONS = {
+    r" or use kv_type q8_0| or n_seqs| a smaller n_seqs or": "",
+    r"\bn_ctx=": "--ctx ",
+    r"\bn_ctx\b": "--ctx",
+    r"\btruncate=True\b": "--truncate",
+    r"\bn_threads\b": "--threads",
+}
+
 
 def say(text: str) -> None:
     """One line on standard error, in the program's name; line ends inside *text* become spaces."""
     with remark():
         click.echo("edgellm: " + " ".join(text.split()), err=True)
+
+
+def as_options(text: str) -> str:
+    """A sentence of the library with the options' names instead of its arguments'; what has no option is left out."""
+    for words, ours in _OPTIONS.items():
+        text = re.sub(words, ours, text)
+    return text
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def run(arguments: list[str] | None) -> int:
 
 def _failed(error: Exception) -> int:
     """Say what went wrong in one line."""
-    from edgellm.cli._text import remark, say
+    from edgellm.cli._text import as_options, remark, say
 
     if os.environ.get("EDGELLM_DEBUG", "0") not in ("", "0"):
         import traceback
@@ -131,8 +131,7 @@ def _failed(error: Exception) -> int:
             traceback.print_exc()
         return 1
     if isinstance(error, EdgellmError):
-        text = str(error) or type(error).__name__
-        say(text.replace("n_ctx=", "--ctx ").replace("n_ctx is", "--ctx is"))  # the option's name, not the library's
+        say(as_options(str(error)) or type(error).__name__)
     elif isinstance(error, MemoryError):
         say("there is not enough memory: try a smaller --ctx or a smaller model")
     elif isinstance(error, OSError):

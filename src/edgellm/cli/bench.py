@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import click
 
 from edgellm.cli import _model, _options
-from edgellm.cli._text import print_json, say, table, version
+from edgellm.cli._text import number, print_json, say, table, version
 from edgellm.store.names import megabytes
 
 
@@ -106,8 +106,8 @@ def command(
     """
     if not any(n_prompt) and not any(n_gen):
         raise click.UsageError("there is nothing to measure: -p and -n are both 0")
-    if threads is not None and 0 in threads:
-        raise click.UsageError("-t must be at least 1")
+    if not all(1 <= n <= _options.MAX_THREADS for n in threads or ()):
+        raise click.UsageError(f"-t must be from 1 to {_options.MAX_THREADS}")
     from edgellm.evaluation.chunks import needs_one_stack
 
     path = _model.locate(model)
@@ -121,7 +121,7 @@ def command(
                 tests = [Test(n, 0, n_used, parallel) for n in n_prompt if n]
                 tests += [Test(0, n, n_used, parallel) for n in n_gen if n]
                 for test in tests:
-                    say(f"{test.label}, {n_used} threads: {repetitions} rounds")
+                    say(f"{test.label}, {number(n_used, 'thread')}: {number(repetitions, 'round')}")
                     samples = measure(engine, test, weights.info.n_vocab, batch, repetitions)
                     rows.append(row(test, samples, _about(path, weights.info, batch)))
     if as_json:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from edgellm.cli import STARTED, _model, _options
-from edgellm.cli._text import print_json, say
+from edgellm.cli._text import number, print_json, say
+from edgellm.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from edgellm import LLM
 
 MAX_TOKENS = 1024
+NEEDS_FACTOR = ("linear", "yarn", "ntk")  # "dynamic" has the context's length
+FILE_FACTOR = {"rope.scaling.factor", "rope.scale_linear"}
 
 
 class Settings(NamedTuple):
@@ -30,6 +33,7 @@ class Settings(NamedTuple):
     system: str | None = None
     raw: bool | None = None  # None: raw when the file has no chat template
     heal: bool = False
+    stop: tuple[str, ...] = ()
     stats: bool = False
 
     def sampling(self, seed: int) -> dict[str, Any]:
@@ -42,7 +46,14 @@ class Settings(NamedTuple):
             "min_p": self.min_p,
             "seed": seed,
             "token_healing": self.heal,
+            "stop": self.stop,
         }
+
+    def ended_by(self, answer: _model.Answer) -> str | None:
+        """What cut *answer* short: "-n", "--ctx", or None."""
+        if answer.finish_reason != "length":
+            return None
+        return "-n" if self.max_tokens and answer.n_generated >= self.max_tokens else "--ctx"
 
 
 @click.command("run")
@@ -74,6 +85,9 @@ class Settings(NamedTuple):
     type=click.IntRange(0, (1 << 64) - 1),
     help="Repeat an answer: same seed, prompt and options.  [default: a new one]",
 )
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="End the answer before TEXT, which is left out. May be repeated."
+)
 @click.option("--system", help="The system message of the chat.")
 @click.option(
     "--raw/--chat",
@@ -88,7 +102,7 @@ class Settings(NamedTuple):
 )
 @click.option(
     "--ctx",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 1 << 24),
     default=0,
     help="Tokens of context.  [default: what the model was trained for, as memory allows]",
 )
@@ -136,6 +150,7 @@ def command(
     """
     settings = Settings(**options)
     prompt = _prompt(prompt, as_json)
+    _check_usage(settings, chat=prompt is None)
     path = _model.locate(model)
     began = time.perf_counter()
     rope = {
@@ -145,6 +160,8 @@ def command(
         "rope_original_ctx": rope_original_ctx or 0,
     }
     with _model.load(path, ctx=ctx, threads=threads, raw=options["raw"], **rope) as llm:
+        if rope_scaling in NEEDS_FACTOR and not rope_factor and not FILE_FACTOR.intersection(_endings(llm.metadata)):
+            raise InvalidArgument(f"--rope-scaling {rope_scaling} changes nothing by itself: add --rope-factor")
         for adapter in adapters:
             llm.set_adapter(*_adapter(adapter))
         load_ms = (time.perf_counter() - began) * 1000
@@ -154,6 +171,27 @@ def command(
             interact(llm, model, settings)
         else:
             _answer(llm, model, prompt, settings, as_json, load_ms)
+
+
+def _check_usage(settings: Settings, *, chat: bool) -> None:
+    """
+    Refuse options that cannot have an effect together.
+
+    Raises:
+        click.UsageError: Two cannot.
+    """
+    for text in settings.stop:
+        if not _model.check_text(text):
+            raise click.UsageError("--stop wants some text")
+    if settings.raw and settings.system is not None:
+        raise click.UsageError("--raw continues the prompt alone: write the text of --system into it")
+    if settings.heal and (settings.raw is False or (chat and not settings.raw)):
+        raise click.UsageError("--heal is for text that is continued, not for chats: add --raw")
+
+
+def _endings(metadata: dict[str, Any]) -> Iterator[str]:
+    """The keys without the architecture they begin with."""
+    return (key.partition(".")[2] for key in metadata)
 
 
 def _adapter(text: str) -> tuple[str, float]:
@@ -190,6 +228,10 @@ def _answer(llm: LLM, model: str, prompt: str, settings: Settings, as_json: bool
     raw = settings.raw
     if raw is None:
         raw = not _model.has_template(llm)
+        if settings.heal and not raw:
+            raise InvalidArgument("--heal is for text that is continued, and this model chats: add --raw")
+        if raw and settings.system is not None:
+            raise InvalidArgument("this model has no chat template, and so no place for --system: add --chat")
         if raw:
             say("this model has no chat template: it continues the text (--chat uses a template all the same)")
     answer = _model.Answer(load_ms=load_ms)
@@ -205,8 +247,12 @@ def _answer(llm: LLM, model: str, prompt: str, settings: Settings, as_json: bool
     answer.timings["total_ms"] = (time.perf_counter() - STARTED) * 1000
     if as_json:
         print_json(_report(answer, model, seed))
-    elif answer.finish_reason == "length" and settings.max_tokens:
-        say(f"stopped after {answer.n_generated} tokens; -n sets how many there may be")
+    elif settings.ended_by(answer) == "-n":
+        say(f"stopped after {number(answer.n_generated, 'token')}; -n sets how many there may be")
+    elif settings.ended_by(answer) == "--ctx":
+        say(
+            f"stopped after {number(answer.n_generated, 'token')}: the context of {llm.n_ctx} is full; --ctx sets its size"
+        )
     if settings.stats:
         say(f"{answer.summary()}, seed {seed}")
 
