@@ -57,8 +57,12 @@ def test_hash_and_check(cli: Cli, file: str, tmp_path: Path) -> None:
     assert result.out.splitlines()[0].startswith("sha256    ")
     assert result.out.splitlines()[0].endswith(f"{Path(file).name}:token_embd.weight")
     manifest = tmp_path / "manifest"
+    blob = tmp_path / "sha256-0123"  # what the store's files are called
+    blob.write_bytes(Path(file).read_bytes())
+    for name in (file, str(blob)):
+        manifest.write_text(cli("gguf", "hash", name).out)
+        assert cli("gguf", "hash", file, "--check", str(manifest)).code == 0
     manifest.write_text(result.out)
-    assert cli("gguf", "hash", file, "--check", str(manifest)).code == 0
     manifest.write_text(result.out.replace(result.out[10:20], "0123456789"))
     result = cli("gguf", "hash", file, "--check", str(manifest))
     assert result.code == 1
@@ -103,6 +107,13 @@ def test_set(cli: Cli, file: str, tmp_path: Path) -> None:
     assert json.loads(result.out) == {
         "path": out, "key": "llama.context_length", "type": "u32", "old": 512, "new": 777,
     }  # fmt: skip
+    assert cli("pull", out, "--name", "mine").code == 0
+    renamed = str(tmp_path / "renamed.gguf")
+    assert cli("gguf", "set", "mine", "general.name", "y", "-o", renamed).code == 0
+    assert cli("show", renamed).code == 0
+    result = cli("gguf", "set", "mine", "general.name", "z", "--in-place")  # a file alone can be changed where it lies
+    assert result.code == 2
+    assert "File 'mine' does not exist" in result.err
     assert "use -o OUT instead" in cli("gguf", "set", out, "general.name", "xy", "--in-place").err
     template = tmp_path / "chat.jinja"
     template.write_text("{{ 'größe' }}\n")

@@ -115,9 +115,8 @@ class Conversation:
         elif self.settings.ended_by(answer) == "-n":
             say("stopped at the limit of tokens; /set n raises it")
         elif self.settings.ended_by(answer) == "--ctx":
-            say(
-                f"stopped: the context of {self.llm.n_ctx} tokens is full; /undo or /clear make room, --ctx sets its size"
-            )
+            full = f"the context of {self.llm.n_ctx} tokens is full"
+            say(f"stopped: {full}; /undo or /clear make room, --ctx sets its size")
         if answer.text:
             self.messages.append({"role": "assistant", "content": answer.text})
         else:

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-
 MAX_THREADS = 256  # the library's limit
 
 

@@ -27,7 +27,7 @@ def command() -> None:
     """Look into GGUF files, and split, merge, compare and edit them.
 
     Nothing here loads a model: files are read piece by piece, and a file that is written appears under its name only
-    when it is complete. A file that is only read may also be a name from 'edgellm ls'.
+    when it is complete. A model that is only read may also be a name from 'edgellm ls'.
     """
 
 
@@ -176,7 +176,7 @@ def split_command(
 
 
 @command.command("merge")
-@click.argument("first", type=FILE)
+@click.argument("first", type=_options.ModelFile())
 @click.argument("out", type=OUT)
 @force_option
 @_options.as_json
@@ -196,7 +196,7 @@ def merge_command(first: Path, out: Path, force: bool, as_json: bool) -> None:
 
 
 @command.command("set")
-@click.argument("file", type=FILE)
+@click.argument("file", type=str)
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--from", "source", type=FILE, metavar="TEXTFILE", help="Take the value from a file.")
@@ -206,7 +206,7 @@ def merge_command(first: Path, out: Path, force: bool, as_json: bool) -> None:
 @force_option
 @_options.as_json
 def set_command(
-    file: Path,
+    file: str,
     key: str,
     value: str | None,
     source: Path | None,
@@ -228,13 +228,16 @@ def set_command(
         raise click.UsageError("give VALUE, or --from TEXTFILE")
     if (out is None) != in_place:
         raise click.UsageError("say where the result goes: -o OUT, or --in-place")
+    here = click.get_current_context()
+    kind = FILE if in_place else _options.ModelFile()  # what the store holds under a name stays as it is
+    model: Path = kind.convert(file, here.command.params[0], here)
     text = value if value is not None else _read(source)
     before: Entry | None
     if out is None:
-        before, new = set_in_place(file, key, text, type_name)
+        before, new = set_in_place(model, key, text, type_name)
     else:
         with progress() as report:
-            before, new = set_key(file, out, key, text, type_name, force=force, report=report)
+            before, new = set_key(model, out, key, text, type_name, force=force, report=report)
     if as_json:
         old = before.value() if before is not None else None
         print_json({"path": str(out or file), "key": key, "type": new.type_name, "old": old, "new": new.value()})

@@ -250,9 +250,8 @@ def _answer(llm: LLM, model: str, prompt: str, settings: Settings, as_json: bool
     elif settings.ended_by(answer) == "-n":
         say(f"stopped after {number(answer.n_generated, 'token')}; -n sets how many there may be")
     elif settings.ended_by(answer) == "--ctx":
-        say(
-            f"stopped after {number(answer.n_generated, 'token')}: the context of {llm.n_ctx} is full; --ctx sets its size"
-        )
+        n_tokens = number(answer.n_generated, "token")
+        say(f"stopped after {n_tokens}: the context of {llm.n_ctx} is full; --ctx sets its size")
     if settings.stats:
         say(f"{answer.summary()}, seed {seed}")
 

@@ -88,12 +88,14 @@ def read_manifest(manifest: Path) -> list[Digest]:
         FileError: It cannot be read.
         FormatError: It has no digest.
     """
+    lines = manifest.read_text("utf-8", "surrogateescape").splitlines()
+    matches = [match for match in map(_LINE.fullmatch, map(str.strip, lines)) if match is not None]
+    whole = next((match[3] for match in matches if match[1].startswith(WHOLE)), None)
+    end = f"{whole}:" if whole is not None else ".gguf:"  # of the file's name, which may end in anything; theirs do so
     found = []
-    for line in manifest.read_text("utf-8", "surrogateescape").splitlines():
-        match = _LINE.fullmatch(line.strip())
-        if match is not None:
-            _, colon, tensor = match[3].partition(".gguf:")
-            found.append(Digest(match[1], match[2].lower(), tensor if colon else None))
+    for match in matches:
+        _, colon, tensor = match[3].partition(end)
+        found.append(Digest(match[1], match[2].lower(), tensor if colon else None))
     if not found:
         raise FormatError(f"{manifest} has no line like 'sha256  HEX  FILE:TENSOR', as 'edgellm gguf hash' writes them")
     return found
