@@ -77,6 +77,23 @@ def test_command(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "model folder" in cli("doctor").out
 
 
+def test_folders_and_catalogs_that_are_none(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "system_info", lambda: SOUND["system"])
+    home.mkdir()
+    for text, words in (("[mine]\n", "has no model: each begins with a line [[model]]"), ("[[", "cannot be read")):
+        (home / "catalog.toml").write_text(text)
+        result = cli("doctor")
+        assert (result.code, words in result.out) == (0, True)
+    (home / "catalog.toml").unlink()
+    home.rmdir()
+    home.write_text("")
+    result = cli("doctor")
+    assert result.code == 1
+    assert (
+        f"!! the model folder cannot be read ({home} is not a folder): set EDGELLM_HOME to another folder" in result.out
+    )
+
+
 def test_broken_installation(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Any:
         raise OSError("libedgellm.so: cannot open")

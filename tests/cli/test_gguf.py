@@ -120,6 +120,8 @@ def test_set(cli: Cli, file: str, tmp_path: Path) -> None:
     copy = str(tmp_path / "copy.gguf")
     assert cli("gguf", "set", out, "tokenizer.chat_template", "--from", str(template), "-o", copy).code == 0
     assert cli("show", copy, "--template").out == "{{ 'größe' }}\n\n"
+    plain = str(write_gguf(tmp_path / "plain.gguf", {}))
+    assert cli("show", plain, "--template").err == f"edgellm: {plain} has no chat template\n"
 
 
 def test_diff(cli: Cli, file: str, tmp_path: Path, tiny: Callable[..., Path]) -> None:

@@ -25,6 +25,13 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_types_are_listed_without_a_model(cli: Cli) -> None:
+    done = cli("quantize", "no", "matter", "HELP")
+    assert (done.code, done.err) == (0, "")
+    assert "Q4_K_M" in done.out.splitlines()
+    assert cli("quantize", "no", "matter", "Q8_0").code == 2
+
+
 def test_from_a_text_to_a_small_file(files: Path, cli: Cli) -> None:
     model, text, out = str(files / "m.gguf"), str(files / "text.txt"), str(files / "q.gguf")
     done = cli("imatrix", model, "--text", text, "-o", str(files / "i.gguf"), "--ctx", "64", "--chunks", "2", "--json")

@@ -177,7 +177,7 @@ class Conversation:
             raise ValueError("there is nothing to take back")
         while self.messages and self.messages.pop()["role"] != "user":
             pass
-        say(f"taken back; {len(self.messages)} messages are left")
+        say(f"taken back; what is left: {number(len(self.messages), 'message')}")
 
     def _do_clear(self, _rest: str) -> None:
         self.messages.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgellm.cli import _options
-from edgellm.cli._text import print_json, say
+from edgellm.cli._text import number, print_json, say
 from edgellm.cli._work import progress
 from edgellm.store.names import megabytes
 
@@ -43,6 +43,6 @@ def command(folder: Path, out: Path | None, type_name: str, pre: str | None, for
         print_json({**vars(made), "path": str(made.path)})
     else:
         say(
-            f"{made.path}: {made.architecture}, {made.type}, {made.n_tensors} tensors, {megabytes(made.n_bytes)}; "
-            f"tokenizer {made.tokenizer}"
+            f"{made.path}: {made.architecture}, {made.type}, {number(made.n_tensors, 'tensor')}, "
+            f"{megabytes(made.n_bytes)}; tokenizer {made.tokenizer}"
         )

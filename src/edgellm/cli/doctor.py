@@ -17,6 +17,7 @@ import click
 
 from edgellm.cli import _options
 from edgellm.cli._text import print_json, table, version
+from edgellm.store.faults import StoreError
 from edgellm.store.folders import home_folder
 from edgellm.store.names import megabytes
 
@@ -113,7 +114,12 @@ def _store() -> dict[str, Any]:
     home = home_folder()
     store = Store(home)
     existing = next((folder for folder in (store.root, *store.root.parents) if folder.is_dir()), Path("/"))
+    in_the_way = next((path for path in (store.root, *store.root.parents) if path.exists()), existing)
     facts: dict[str, Any] = {"folder": str(store.root), "writable": os.access(existing, os.W_OK | os.X_OK)}
+    if in_the_way != existing:
+        facts["error"] = f"{in_the_way} is not a folder"
+        return facts
+    facts["catalog_error"] = _catalog_error(home / "catalog.toml")
     try:
         entries = store.list()
         facts["models"] = len(entries)
@@ -123,7 +129,21 @@ def _store() -> dict[str, Any]:
         facts["free_bytes"] = shutil.disk_usage(existing).free
     except OSError as error:
         facts["error"] = f"{error.filename}: {error.strerror}"
+    except StoreError as error:
+        facts["error"] = str(error)
     return facts
+
+
+def _catalog_error(path: Path) -> str | None:
+    """What is wrong with the user's own catalog."""
+    from edgellm.store.catalog import read
+
+    try:
+        if path.exists() and not read(path):
+            return f"the catalog {path} has no model: each begins with a line [[model]]"
+    except (OSError, StoreError) as error:
+        return str(error)
+    return None
 
 
 # ---- judging ----
@@ -141,6 +161,8 @@ def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
         add(f"the library does not load ({system['error']})", "install edgellm again: pip install .", fatal=True)
     if "error" in store:
         add(f"the model folder cannot be read ({store['error']})", "set EDGELLM_HOME to another folder", fatal=True)
+    if store.get("catalog_error"):
+        add(store["catalog_error"], "mend or remove it")
     if not store["writable"]:
         add(f"{store['folder']} cannot be written", "set EDGELLM_HOME to a folder of yours; models here still run")
     if store.get("free_bytes") is not None and store["free_bytes"] < 500_000_000:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli import _options
-from edgellm.cli._text import print_json, say, table
+from edgellm.cli._text import number, print_json, say, table
 from edgellm.cli._work import progress
 from edgellm.store.names import megabytes, shown
 
@@ -172,7 +172,7 @@ def split_command(
     if as_json:
         print_json(rows)
     else:
-        say(f"{len(parts)} parts, the first is {parts[0].path}")
+        say(f"{number(len(parts), 'part')}, the first is {parts[0].path}")
 
 
 @command.command("merge")

@@ -57,4 +57,4 @@ def command(
         print_json({"path": str(out), "tensors": len(found.sums), "chunks": found.chunk_count, "tokens": n_tokens})
     else:
         read = number(found.chunk_count, "chunk")
-        say(f"{out}: {len(found.sums)} tensors over {read} of {found.chunk_size} tokens")
+        say(f"{out}: {number(len(found.sums), 'tensor')} over {read} of {found.chunk_size} tokens")

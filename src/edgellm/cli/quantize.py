@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def _list_types(here: click.Context, _param: click.Parameter, name: str | None) -> str | None:
+    if name is None or name.lower() != "help" or here.resilient_parsing:
+        return name
+    from edgellm.tools.quantization.file_types import FILE_TYPES
+
+    click.echo("\n".join(FILE_TYPES))
+    raise click.exceptions.Exit(0)
+
+
 @click.command("quantize")
 @click.argument("source", metavar="IN", type=_options.ModelFile())
 @click.argument("out", metavar="OUT", type=OUT)
-@click.argument("type_name", metavar="[TYPE]", required=False)
+@click.argument("type_name", metavar="[TYPE]", required=False, callback=_list_types, is_eager=True)
 @click.option(
     "--imatrix", "imatrix_path", type=FILE, metavar="FILE", help="Importance of the columns (edgellm imatrix)."
 )
@@ -71,11 +80,6 @@ def command(
     from edgellm.tools.quantization.quantize import Wishes, write
     from edgellm.tools.quantization.source import Source
 
-    if type_name is not None and type_name.lower() == "help":
-        from edgellm.tools.quantization.file_types import FILE_TYPES
-
-        click.echo("\n".join(FILE_TYPES))
-        return
     if (type_name is None) == (target_size is None):
         raise click.UsageError("say what to make: TYPE, as in Q4_K_M, or --target-size 900M")
     n_bytes = size(target_size) if target_size is not None else None

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgellm.cli import _model, _options
-from edgellm.cli._text import print_json, table
+from edgellm.cli._text import number, print_json, table
 from edgellm.errors import InvalidArgument
 from edgellm.store.names import megabytes, shown
 from edgellm.store.shelf import Entry, Shelf
@@ -63,7 +63,9 @@ def _summary(path: Path, found: dict[str, Any], entry: Entry | None) -> list[lis
     rows = [["file", str(path)], ["size", megabytes(path.stat().st_size)], ["architecture", arch]]
     if entry is not None:
         rows += [["title", entry.title or "-"], ["licence", entry.licence or "-"], ["sha256", entry.sha256 or "-"]]
-    rows.append(["parameters", f"{sum(_elements(t) for t in tensors) / 1e6:.1f} million in {len(tensors)} tensors"])
+    rows.append(
+        ["parameters", f"{sum(_elements(t) for t in tensors) / 1e6:.1f} million in {number(len(tensors), 'tensor')}"]
+    )
     rows.append(["weights", _types(tensors)])
     for label, key in (("context", "context_length"), ("layers", "block_count"), ("embedding", "embedding_length")):
         if f"{arch}.{key}" in metadata:

@@ -215,10 +215,10 @@ def _checked(source: Source, kind: FileType, chosen: dict[str, str], wishes: Wis
         planned.append(PlannedTensor(info.name, info.shape, info.type.name, to, info.n_bytes, n_bytes))
     warnings = []
     if missing:
-        warnings.append(f"the importance matrix knows nothing of {len(missing)} tensors, such as {missing[0]}")
+        warnings.append(f"tensors that the importance matrix knows nothing of: {len(missing)}, such as {missing[0]}")
     if replaced:
         warnings.append(
-            f"{replaced} tensors are quantized already and lose more now: a file made from F16 or BF16 is better"
+            f"tensors that are quantized already and lose more now: {replaced}; a file made from F16 or BF16 is better"
         )
     return Plan(kind, planned, warnings)
 
