@@ -135,7 +135,8 @@ def test_command(cli: Cli, model: str, weights: list[dict[str, int]]) -> None:
 def test_wrong_usage(cli: Cli, model: str, weights: list[dict[str, int]]) -> None:
     for arguments, words in (
         (["-p", "0", "-n", "0"], "nothing to measure"),
-        (["-t", "0"], "at least 1"),
+        (["-t", "0"], "-t must be from 1 to 256"),
+        (["-t", "257"], "-t must be from 1 to 256"),
         (["-p", "1,x"], "not a list of numbers"),
         (["-p", "-1"], "not from 0 to"),
         (["-r", "0"], "-r"),
