@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
+
+from edgellm.errors import EdgellmError
 
 
 class Turns:
     """
     Hands out turns, first come first served. Use ``with turns.turn():``.
 
-    The wait can be interrupted by Ctrl-C in the main thread; a turn given meanwhile goes to the next in line.
+    The wait can be interrupted by Ctrl-C in the main thread; a turn given meanwhile goes to the next in line. A thread
+    that has a turn, or waits for one, gets no second one: it would wait for itself. Only signal handlers and what the
+    garbage collector ends ask for that, and the latter can leave its work to the turn there is (`run`).
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._line: deque[Turn] = deque()  # the first one has the turn
+        self._threads: dict[int, Turn] = {}  # of those in line; also while the guard is held, so no part of the line
+        self._left: deque[Callable[[], None]] = deque()
 
     def turn(self) -> Turn:
         """A place in line, taken on entering the ``with`` block."""
         return Turn(self)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do *work* in a turn; when this thread is in one already, at the end of that or of another before it."""
+        if threading.get_ident() in self._threads:
+            self._left.append(work)
+            return
+        with self.turn():
+            work()
 
     def _join(self, turn: Turn) -> None:
         with self._guard:
@@ -29,13 +44,16 @@ class Turns:
                 turn.granted.release()
 
     def _leave(self, turn: Turn) -> None:
-        with self._guard:
-            if turn not in self._line:
-                return
-            had_it = self._line[0] is turn
-            self._line.remove(turn)
-            if had_it and self._line:
-                self._line[0].granted.release()
+        try:
+            with self._guard:
+                if turn not in self._line:
+                    return
+                had_it = self._line[0] is turn
+                self._line.remove(turn)
+                if had_it and self._line:
+                    self._line[0].granted.release()
+        finally:
+            self._threads.pop(turn.thread, None)
 
 
 class Turn:
@@ -43,11 +61,19 @@ class Turn:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
+        self.thread = 0
         self.granted = threading.Lock()
         self.granted.acquire()
 
     def __enter__(self) -> None:
+        self.thread = threading.get_ident()
+        if self.thread in self._turns._threads:
+            raise EdgellmError(
+                "this thread is in the midst of another call of this LLM: in a signal handler call nothing but cancel() "
+                "and close(), or let another thread make the call"
+            )
         try:
+            self._turns._threads[self.thread] = self
             self._turns._join(self)
             self.granted.acquire()
         except BaseException:  # Ctrl-C while waiting
@@ -55,4 +81,8 @@ class Turn:
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._turns._leave(self)
+        try:
+            while self._turns._left:
+                self._turns._left.popleft()()
+        finally:
+            self._turns._leave(self)

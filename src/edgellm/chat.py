@@ -280,7 +280,7 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._guard = Guard(tokenizer)
         self._compiled: dict[str, Template] = {}
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()  # again by a signal handler
         prefix = "tokenizer.chat_template"
         self.templates: dict[str, str] = {
             key[len(prefix) + 1 :] or "default": text
@@ -331,7 +331,7 @@ class ChatFormat:
                 raise TemplateError(f"the chat template {error}") from None
             with self._changing:
                 if len(self._compiled) >= 8:
-                    self._compiled.pop(next(iter(self._compiled)))
+                    self._compiled.pop(next(iter(self._compiled)), None)
                 self._compiled[source] = template
         return template
 

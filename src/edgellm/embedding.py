@@ -139,8 +139,8 @@ class Embedder:
         return block
 
     def close(self) -> None:
-        """Give the engine back."""
-        self.core.engine.close()
+        """Give the engine back; calls under way end with ClosedError."""
+        self.core.close()
 
 
 def check_numpy() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
 from edgellm import _native
+from edgellm._turns import Turns
 from edgellm.chat import ChatFormat
 from edgellm.embedding import (
     Embedder,
@@ -46,7 +46,8 @@ class LLM:
     A language model from a GGUF file. A context manager; nothing here uses the network.
 
     Threads may share it. Their calls take turns, step by step, in the order they ask; Ctrl-C ends a call within about
-    50 ms, also while a prompt is read, and the LLM stays usable. It cannot be used in a forked child.
+    50 ms, also while a prompt is read, and the LLM stays usable. A signal handler may call `cancel` and `close`; other
+    calls raise EdgellmError where it has interrupted one. It cannot be used in a forked child.
 
     Args:
         model: A path to a .gguf file, or the name of a model in the local store.
@@ -100,7 +101,7 @@ class LLM:
         self._embedders: dict[str, Embedder] = {}
         self._adapters: list[tuple[_native.Adapter, float]] = []
         self._embedder_options = (n_ctx, threads, rope)
-        self._making = threading.Lock()
+        self._making = Turns()
         try:
             if self.info.gives_logits:
                 engine = self._model.engine(
@@ -129,12 +130,9 @@ class LLM:
 
     def close(self) -> None:
         """Free everything. Closing twice is fine; any other use then raises ClosedError, also calls under way."""
-        if not self._core.engine.closed:
-            self._core.cancel()
+        self._core.close()
         for embedder in list(self._embedders.values()):
-            embedder.core.cancel()
             embedder.close()
-        self._core.engine.close()
         for adapter, _ in self._adapters:
             adapter.close()
         self._vocab.close()
@@ -176,7 +174,7 @@ class LLM:
             EdgellmError: A call is under way: what it has in its cache would not fit.
         """
         self._check_open()
-        with self._making:
+        with self._making.turn():
             known = {adapter.path: adapter for adapter, _ in self._adapters}
             adapter = known.get(Path(path)) or _native.Adapter(self._model, path)
             changed = [(one, old) for one, old in self._adapters if one is not adapter]
@@ -196,7 +194,7 @@ class LLM:
             EdgellmError: A call is under way.
         """
         self._check_open()
-        with self._making:
+        with self._making.turn():
             gone = [adapter for adapter, _ in self._adapters if adapter.path == Path(path)]
             if not gone:
                 raise InvalidArgument(f"the adapter {path} is not in use")
@@ -584,7 +582,7 @@ class LLM:
     # ---- embeddings --------------------------------------------------------------------------------------------------
 
     def _embedder(self, pooling: str) -> Embedder:
-        with self._making:
+        with self._making.turn():
             if pooling not in self._embedders:
                 made = Embedder(self._model, self.tokenizer, pooling, *self._embedder_options)
                 made.core.engine.set_adapters(self._adapters)
