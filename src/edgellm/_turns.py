@@ -69,8 +69,8 @@ class Turn:
         self.thread = threading.get_ident()
         if self.thread in self._turns._threads:
             raise EdgellmError(
-                "this thread is in the midst of another call of this LLM: in a signal handler call nothing but cancel() "
-                "and close(), or let another thread make the call"
+                "this thread is in the midst of another call of this LLM: in a signal handler call only cancel() and "
+                "close(), or let another thread make the call"
             )
         try:
             self._turns._threads[self.thread] = self
