@@ -22,12 +22,12 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from edgellm import __version__, errors
-from edgellm.errors import ClosedError, EdgellmError, InvalidArgument
+from edgellm.errors import ClosedError, EdgellmError, InvalidArgument, Unsupported
 from edgellm.results import ModelInfo
-from edgellm.sampling import SamplingParams
+from edgellm.sampling import SamplingParams, as_number, shown
 
 ADD_SPECIAL, PARSE_SPECIAL, KEEP_SPECIAL = 1, 2, 4
 OUT_NONE, OUT_LAST, OUT_ALL = 0, 1, 2
@@ -274,6 +274,9 @@ class Handle:
         self._pointer = None
         _pass_on_interrupt()
 
+    def __reduce__(self) -> Any:
+        raise Unsupported("an LLM or a Tokenizer cannot be pickled or copied: open it in each process that needs it")
+
     def __enter__(self) -> Any:
         return self
 
@@ -289,17 +292,24 @@ def token_array(tokens: Sequence[int]) -> array[int]:
         InvalidArgument: One of them is not a whole number of 32 bits; the text names it.
     """
     try:
+        if is_bytes(tokens):  # array() would take four of them for a token
+            raise TypeError
         return array("i", tokens)
     except (TypeError, OverflowError):
-        for place, token in enumerate(tokens if isinstance(tokens, Iterable) else ()):
-            if not isinstance(token, int) or not -(1 << 31) <= token < 1 << 31:
-                raise InvalidArgument(f"token {place} is {token!r}; token ids are whole numbers") from None
+        for place, token in enumerate(tokens if isinstance(tokens, Iterable) and not is_bytes(tokens) else ()):
+            if not isinstance(as_number(token), int) or not -(1 << 31) <= token < 1 << 31:
+                raise InvalidArgument(f"token {place} is {shown(token)}; token ids are whole numbers") from None
         raise InvalidArgument(f"tokens must be a list of token ids, not {type(tokens).__name__}") from None
 
 
+def is_bytes(value: object) -> TypeGuard[bytes]:
+    """Whether *value* is text as bytes: bytes, bytearray, or a memoryview of such, not one of numbers."""
+    return isinstance(value, (bytes, bytearray)) or (isinstance(value, memoryview) and value.itemsize == 1)
+
+
 def _encoded(text: str | bytes) -> bytes:
-    if isinstance(text, bytes):
-        return text
+    if is_bytes(text):
+        return bytes(text)
     if not isinstance(text, str):
         raise InvalidArgument(f"text must be str or bytes, not {type(text).__name__}")
     try:
@@ -619,8 +629,10 @@ class Engine(Handle):
         settings.heal_token = heal_token
         settings.n_logprobs = -1 if params.logprobs is None else params.logprobs
         settings.max_tokens = -1 if params.max_tokens is None else params.max_tokens
-        bias = ffi.new("edgellm_logit_bias[]", list(params.logit_bias.items()))
-        stop_tokens = token_array(params.stop_tokens)
+        bias = ffi.new(
+            "edgellm_logit_bias[]", [(int(token), float(n)) for token, n in (params.logit_bias or {}).items()]
+        )
+        stop_tokens = token_array(params.stop_tokens or ())
         texts = [_encoded(text) for text in params.stop_strings]
         buffers = [ffi.from_buffer("char[]", text) for text in texts]  # the struct does not keep them alive
         stops = ffi.new("edgellm_text[]", [(data, len(text)) for data, text in zip(buffers, texts, strict=True)])

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgellm.errors import InvalidArgument, TemplateError, Unsupported
+from edgellm.sampling import shown
 from edgellm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -307,6 +308,8 @@ class ChatFormat:
             if "default" in self.templates:
                 return self.templates["default"]
             return fallback.TEMPLATES[fallback.choose(self._is_control)]
+        if not isinstance(name, str):
+            raise InvalidArgument(f"template is {shown(name)}; it must be the name of a template or Jinja text")
         if name in self.templates:
             return self.templates[name]
         if name in fallback.TEMPLATES:

@@ -306,7 +306,7 @@ class Batch:
 
     def _finish(self, run: Run, sampled: _native.Sampled) -> None:
         run.finish = "length" if sampled.finish == _native.FINISH_LENGTH else "stop"
-        if sampled.finish == _native.FINISH_EOG and sampled.token in run.params.stop_tokens:
+        if sampled.finish == _native.FINISH_EOG and sampled.token in (run.params.stop_tokens or ()):
             run.stop_reason = sampled.token
         elif sampled.finish == _native.FINISH_STOP:
             run.stop_reason = self._stop_string(run)

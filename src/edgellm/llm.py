@@ -26,7 +26,7 @@ from edgellm.embedding import (
 from edgellm.errors import Cancelled, ClosedError, ContextOverflow, EdgellmError, InvalidArgument
 from edgellm.generation import Batch, Core, Run, compute_logits
 from edgellm.results import ChatCompletion, Chunk, Completion, ModelInfo, RankedDocument, TokenLogprob
-from edgellm.sampling import SamplingParams
+from edgellm.sampling import SamplingParams, as_number, shown
 from edgellm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -283,12 +283,14 @@ class LLM:
 
     def _ids(self, prompt: str | bytes | Sequence[int]) -> list[int]:
         """The tokens of a prompt, checked against the context."""
-        if isinstance(prompt, (str, bytes)):
+        if isinstance(prompt, str) or _native.is_bytes(prompt):
             ids = self.tokenizer.encode(prompt, add_special=True)
+            if prompt and not ids:
+                raise InvalidArgument("the prompt gives no token: this vocabulary has none for the bytes in it")
             ends = self.tokenizer.adds_eos and ids and ids[-1] == self.tokenizer.eos
             if ends and not self.info.has_encoder:
                 ids.pop()  # the text is to go on
-        elif hasattr(prompt, "__len__"):
+        elif hasattr(prompt, "__len__") and not isinstance(prompt, Mapping):
             ids = _native.token_array(prompt).tolist()
         else:
             raise InvalidArgument(f"a prompt is text or a list of token ids, not {type(prompt).__name__}")
@@ -344,7 +346,7 @@ class LLM:
             Cancelled: `cancel` was called; ``error.partial`` has what there was of a single prompt.
         """
         self._check_open()
-        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        chosen = _params(params, overrides)
         single, prompts = _as_list(prompt)
         seed = self._seed_for(chosen)
         runs = [self._run(one, chosen, (seed + n) % (1 << 64)) for n, one in enumerate(prompts)]
@@ -372,7 +374,7 @@ class LLM:
             Chunks; the last one has `Chunk.completion`.
         """
         self._check_open()
-        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        chosen = _params(params, overrides)
         return self._stream(self._run(prompt, chosen, self._seed_for(chosen)))
 
     def _run(self, prompt: str | Sequence[int], params: SamplingParams, seed: int) -> Run:
@@ -470,8 +472,10 @@ class LLM:
             ContextOverflow, CacheFull, Cancelled: See `generate`.
         """
         self._check_open()
-        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        chosen = _params(params, overrides)
         needs_generation(self._model)
+        if template_args is not None and not isinstance(template_args, Mapping):
+            raise InvalidArgument(f"template_args is {shown(template_args)}; it maps names of variables to values")
         if chosen.token_healing:
             raise InvalidArgument("token_healing is for prompts that end inside a word; a chat's prompt never does")
         ids = self._fitting(
@@ -648,9 +652,14 @@ class LLM:
         self._check_open()
         if pooling is not None and pooling not in get_args(Pooling):
             raise InvalidArgument(f"pooling is {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
-        if not hasattr(texts, "__len__"):
-            raise InvalidArgument(f"texts is {texts!r}; give a text, token ids, or a list of either")
-        single, many = _as_list(texts) if len(texts) or isinstance(texts, (str, bytes)) else (False, [])
+        width = self.info.n_embd_out
+        if dimensions is not None and not (isinstance(as_number(dimensions), int) and 1 <= dimensions <= width):
+            raise InvalidArgument(f"dimensions is {shown(dimensions)}; this model's embeddings have 1 to {width}")
+        if not hasattr(texts, "__len__") or isinstance(texts, Mapping):
+            raise InvalidArgument(f"texts is {shown(texts)}; give a text, token ids, or a list of either")
+        single, many = (
+            _as_list(texts) if len(texts) or isinstance(texts, str) or _native.is_bytes(texts) else (False, [])
+        )
         embedder = self._embedder(pooling or "model")
         ids = [embedder.fitting(self._embedding_ids(one), number, truncate) for number, one in enumerate(many)]
         rows = [finished(one, normalize, dimensions) for one in embedder.run(ids)]
@@ -659,10 +668,10 @@ class LLM:
         if single:
             vector: NDArray[np.float32] = rows[0][0]
             return vector
-        return np.concatenate(rows) if rows else np.empty((0, dimensions or self.info.n_embd_out), np.float32)
+        return np.concatenate(rows) if rows else np.empty((0, dimensions or width), np.float32)
 
     def _embedding_ids(self, text: str | bytes | Sequence[int]) -> list[int]:
-        if isinstance(text, (str, bytes)):
+        if isinstance(text, str) or _native.is_bytes(text):
             return self.tokenizer.encode(text, add_special=True)
         return list(_native.token_array(text))
 
@@ -700,6 +709,8 @@ class LLM:
 
 def _resolve(model: str | os.PathLike[str]) -> tuple[Path, str]:
     """The file of a model, and what to call it; the store is only looked at for what is no file."""
+    if not isinstance(model, (str, os.PathLike)):
+        raise InvalidArgument(f"model is {shown(model)}; give a file, or the name of a model in the store")
     path = Path(model)
     if path.is_file():
         return path, path.stem
@@ -709,13 +720,22 @@ def _resolve(model: str | os.PathLike[str]) -> tuple[Path, str]:
     return found, os.fspath(model)
 
 
+def _params(params: SamplingParams | None, overrides: Mapping[str, Any]) -> SamplingParams:
+    if params is not None and not isinstance(params, SamplingParams):
+        raise InvalidArgument(
+            f"params is {shown(params)}; give SamplingParams, or settings by name, like temperature=0"
+        )
+    return (params or _DEFAULTS).with_overrides(overrides)
+
+
 def _as_list(prompt: Any) -> tuple[bool, list[Any]]:
     """Whether it is a single prompt, and the prompts."""
-    if isinstance(prompt, (str, bytes)):
+    if isinstance(prompt, str) or _native.is_bytes(prompt):
         return True, [prompt]
-    if not hasattr(prompt, "__len__") or not hasattr(prompt, "__getitem__"):
+    ordered = hasattr(prompt, "__len__") and hasattr(prompt, "__getitem__") and not isinstance(prompt, Mapping)
+    if not ordered or getattr(prompt, "shape", None) == ():  # a number of NumPy's
         raise InvalidArgument(f"a prompt is text or a list of token ids, not {type(prompt).__name__}")
-    if len(prompt) and (isinstance(prompt[0], (str, bytes)) or hasattr(prompt[0], "__len__")):
+    if len(prompt) and hasattr(prompt[0], "__len__"):
         return False, list(prompt)
     return True, [prompt]
 
