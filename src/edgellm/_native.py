@@ -36,6 +36,7 @@ ROLES = ("bos", "eos", "eot", "unk", "sep", "pad", "mask", "eom", "fim_pre", "fi
 KIND_NORMAL, KIND_CONTROL, KIND_USER, KIND_UNKNOWN, KIND_UNUSED, KIND_BYTE = range(6)
 KV_TYPES = {"f16": 0, "f32": 1, "q8_0": 2}
 ROPES = {"model": -1, "none": 0, "linear": 1, "yarn": 2, "ntk": 3, "dynamic": 4}
+_LIMITS = {"n_ctx": (0, (1 << 31) - 1), "n_seqs": (1, 256), "n_batch": (1, 4096), "n_threads": (0, 256)}
 POOLINGS = {"model": -1, "none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # "model": as the file says
 SLICE_MS = 20  # of computing between two looks at signals: a fifth of what a person notices
 _OK, _AGAIN = 0, 1
@@ -469,6 +470,27 @@ class Rope(NamedTuple):
     base: float = 0.0
     original_ctx: int = 0
 
+    def checked(self) -> Rope:
+        """
+        The same, in numbers of Python.
+
+        Raises:
+            InvalidArgument: A setting is outside its limits; the text names it as LLM does.
+        """
+        if self.scaling not in tuple(ROPES):
+            raise InvalidArgument(f"rope_scaling is {shown(self.scaling)}; it must be one of {', '.join(ROPES)}")
+        found: dict[str, Any] = {}
+        for name, low, high in (("factor", 0.001, 10000), ("base", 1, 1e15), ("original_ctx", 1, (1 << 31) - 1)):
+            value = getattr(self, name)
+            found[name] = number = as_number(value)
+            whole = name == "original_ctx"
+            if number is None or not (number == 0 or low <= number <= high) or (whole and not isinstance(number, int)):
+                raise InvalidArgument(
+                    f"rope_{name} is {shown(value)}; it must be a {'whole ' if whole else ''}number "
+                    f"from {low:.10g} to {high:.10g}, or 0 for what the file says"
+                )
+        return self._replace(**found)
+
 
 class EngineInfo(NamedTuple):
     """What an engine settled on, and what of it is free."""
@@ -532,15 +554,17 @@ class Engine(Handle):
             settings.pooling = POOLINGS[pooling]
         rope = options.pop("rope", None)
         if rope is not None:
-            if rope.scaling not in ROPES:
-                raise InvalidArgument(f"rope scaling is {rope.scaling!r}; it must be one of {', '.join(ROPES)}")
+            rope = rope.checked()
             settings.rope = ROPES[rope.scaling]
             settings.rope_factor, settings.rope_base = rope.factor, rope.base
             settings.rope_original_ctx = rope.original_ctx
         for name, value in options.items():
-            if not isinstance(value, int) or not 0 <= value < 1 << 31:
-                raise InvalidArgument(f"{name.removeprefix('n_')} is {value!r}; it must be a whole number from 0 on")
-            setattr(settings, name, value)
+            low, high = _LIMITS[name]
+            number = as_number(value)
+            if not isinstance(number, int) or not low <= number <= high:
+                name = "threads" if name == "n_threads" else name  # as LLM calls it
+                raise InvalidArgument(f"{name} is {shown(value)}; it must be a whole number from {low} to {high}")
+            setattr(settings, name, number)
         out = ffi.new("edgellm_engine **")
         check(lib.edgellm_engine_new(out, model.pointer, settings))
         _engines_started = True

@@ -358,7 +358,7 @@ class ChatFormat:
             **variables: Given to the template, like ``enable_thinking=False``.
 
         Raises:
-            InvalidArgument: Something is not a message.
+            InvalidArgument: Something is not a message, or the template never reads the tools.
             TemplateError: The template is wrong or refuses these messages.
         """
         return self._render(*self._inputs(messages, tools, variables), add_generation_prompt, template)
@@ -398,6 +398,8 @@ class ChatFormat:
     def _inputs(
         self, messages: Sequence[Mapping[str, Any]], tools: Any, variables: Mapping[str, Any]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        if tools is not None and not (isinstance(tools, (list, tuple)) and all(isinstance(t, Mapping) for t in tools)):
+            raise InvalidArgument(f"tools is {shown(tools)}; it must be a list of dicts, as in OpenAI's API")
         extra = {"tools": tools or None, "documents": None, **variables}
         return check_messages(messages), {name: _plain(value, name) for name, value in extra.items()}
 
@@ -406,6 +408,11 @@ class ChatFormat:
     ) -> str:
         """Try the messages as they are, then in the shapes that templates without some feature need."""
         source = self.source(name, tools=bool(extra["tools"]))
+        if extra["tools"] and not re.search(r"\btools\b", source):
+            raise InvalidArgument(
+                "the chat template never reads tools, so the model would not see them: leave them out, "
+                "or give a template that does"
+            )
         template = self._template(source)
         first = messages if _knows_parts(source) else _flattened(messages)
         attempts = [_parsed_calls(first), first, _parsed_calls(_flattened(messages))]

@@ -6,10 +6,10 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
 
 from edgellm import _native
 from edgellm._turns import Turns
@@ -37,6 +37,7 @@ KvType = Literal["f16", "f32", "q8_0"]
 RopeScaling = Literal["model", "none", "linear", "yarn", "ntk", "dynamic"]
 Pooling = Literal["none", "mean", "cls", "last"]
 Message = Mapping[str, Any]
+T = TypeVar("T")
 MAX_LOGITS = 64 << 20  # bytes of logits in one step, when the caller leaves the choice to us
 _DEFAULTS = SamplingParams()
 
@@ -52,20 +53,21 @@ class LLM:
     Args:
         model: A path to a .gguf file, or the name of a model in the local store.
         n_ctx: Tokens one sequence may hold; 0: what the model was trained for, as memory allows.
-        threads: Threads to compute with; 0: one per physical performance core we may use.
+        threads: Threads to compute with, up to 256; 0: one per physical performance core we may use.
         kv_type: How the cache keeps keys and values: "f16", "f32" (exact, twice the size) or "q8_0" (half the size).
         seed: For calls that set none. None: a new one for each call, reported in `Completion.seed`.
         n_seqs: Sequences open at once, 1 to 256; fewer when the recurrent memory of so many would not fit.
         n_batch: Tokens in one step, at most 4096.
         rope_scaling: How to stretch the context instead of what the file says: "none", "linear", "yarn", "ntk",
             "dynamic". "model": as the file says, also for the numbers below where they are 0.
-        rope_factor: How many times longer the context is to be.
-        rope_base: Base of the angles.
+        rope_factor: How many times longer the context is to be, 0.001 to 10000.
+        rope_base: Base of the angles, 1 to 1e15.
         rope_original_ctx: Tokens the model was trained for before stretching.
 
     Raises:
         ModelNotFound: Neither a file nor in the store.
         FileError, FormatError, Unsupported: The file cannot be read, is damaged, or holds a model edgellm lacks.
+        InvalidArgument: A setting is outside its limits; the text names it.
         OutOfMemory: The cache does not fit.
 
     Attributes:
@@ -174,6 +176,8 @@ class LLM:
             EdgellmError: A call is under way: what it has in its cache would not fit.
         """
         self._check_open()
+        if as_number(scale) is None:
+            raise InvalidArgument(f"scale is {shown(scale)}; it must be a number")
         with self._making.turn():
             known = {adapter.path: adapter for adapter, _ in self._adapters}
             adapter = known.get(Path(path)) or _native.Adapter(self._model, path)
@@ -273,7 +277,7 @@ class LLM:
             **variables: Given to the template, like ``enable_thinking=False``.
 
         Raises:
-            InvalidArgument: Something is not a message, or there is no such template.
+            InvalidArgument: Something is not a message, there is no such template, or it never reads the tools.
             TemplateError: The template is wrong, refuses these messages, or wants more than its limits.
         """
         self._check_open()
@@ -349,7 +353,10 @@ class LLM:
         chosen = _params(params, overrides)
         single, prompts = _as_list(prompt)
         seed = self._seed_for(chosen)
-        runs = [self._run(one, chosen, (seed + n) % (1 << 64)) for n, one in enumerate(prompts)]
+        runs = [
+            _numbered(single, n, functools.partial(self._run, one, chosen, (seed + n) % (1 << 64)))
+            for n, one in enumerate(prompts)
+        ]
         with Batch(self._core, runs) as batch:
             try:
                 while not batch.done:
@@ -460,7 +467,8 @@ class LLM:
             params: How to choose tokens; None: the defaults.
             stream: Yield ``chat.completion.chunk`` dicts as the text comes; the last has `usage` and `timings`.
             template: See `render`.
-            tools: Descriptions of functions for the template; the answer is not parsed for calls.
+            tools: Descriptions of functions for the template, which has to read them; the answer is not parsed for
+                calls.
             template_args: Variables for the template, like ``{"enable_thinking": False}``.
             **overrides: Single settings of `SamplingParams`.
 
@@ -566,7 +574,7 @@ class LLM:
         if not isinstance(chunk, int) or chunk < 1:
             raise InvalidArgument(f"chunk is {chunk!r}; it must be a whole number of at least 1")
         single, lists = _as_list(tokens)
-        prompts = [self._ids(one) for one in lists]
+        prompts = [_numbered(single, n, functools.partial(self._ids, one)) for n, one in enumerate(lists)]
         results = [np.empty((len(prompt), n_vocab), np.float32) for prompt in prompts]
 
         def keep(which: int, start: int, rows: memoryview) -> None:
@@ -643,7 +651,9 @@ class LLM:
         Raises:
             Unsupported: It is an encoder-decoder model.
             InvalidArgument: A text is empty, or an option is wrong.
-            ContextOverflow: A text is longer than the model reads. Nothing was computed.
+            ContextOverflow: A text has more tokens than the `n_ctx` the LLM was opened with (0: than the model was
+                trained for), or than 4096, since all of it has to be in one step. Only a decoder with another pooling
+                than "mean", opened with a larger `n_ctx`, reads longer texts, in parts. Nothing was computed.
             Cancelled: `cancel` was called.
         """
         check_numpy()
@@ -726,6 +736,16 @@ def _params(params: SamplingParams | None, overrides: Mapping[str, Any]) -> Samp
             f"params is {shown(params)}; give SamplingParams, or settings by name, like temperature=0"
         )
     return (params or _DEFAULTS).with_overrides(overrides)
+
+
+def _numbered(single: bool, number: int, make: Callable[[], T]) -> T:
+    """What *make* makes of a prompt; an error says which one of a list it is about."""
+    try:
+        return make()
+    except (InvalidArgument, ContextOverflow) as error:
+        if single:
+            raise
+        raise type(error)(f"prompt {number} of the list: {error}") from None
 
 
 def _as_list(prompt: Any) -> tuple[bool, list[Any]]:

@@ -118,9 +118,16 @@ def test_use_after_close(tiny: Tiny) -> None:
 def test_wrong_arguments_when_opening(tiny: Tiny, tmp_path: Path) -> None:
     for options, error in [
         ({"kv_type": "q4"}, "kv_type is 'q4'"),
-        ({"n_ctx": -1}, "ctx is -1"),
-        ({"threads": "two"}, "threads is 'two'"),
-        ({"n_seqs": 100_000}, "n_seqs|100000"),
+        ({"n_ctx": -1}, "^n_ctx is -1; it must be a whole number from 0 to 2147483647$"),
+        ({"n_ctx": 5_000_000_000}, "from 0 to 2147483647$"),
+        ({"threads": "two"}, "^threads is 'two'"),
+        ({"threads": 500}, "^threads is 500; it must be a whole number from 0 to 256$"),
+        ({"n_seqs": "a"}, "^n_seqs is 'a'; it must be a whole number from 1 to 256$"),
+        ({"n_seqs": 100_000}, "n_seqs is 100000"),
+        ({"rope_scaling": "yern"}, "^rope_scaling is 'yern'; it must be one of model, none"),
+        ({"rope_factor": "x"}, "^rope_factor is 'x'; it must be a number from 0.001 to 10000, or 0 for"),
+        ({"rope_base": 0.5}, "^rope_base is 0.5; it must be a number from 1 to 1e"),
+        ({"rope_original_ctx": -1}, "^rope_original_ctx is -1; it must be a whole number from 1 to 2147483647, or 0"),
         ({"seed": -5}, "seed is -5"),
     ]:
         with pytest.raises(InvalidArgument, match=error):
@@ -276,7 +283,7 @@ def test_empty_prompts(llm: LLM, tiny: Tiny) -> None:
         (5, "a prompt is text or a list of token ids, not int"),
         (None, "not NoneType"),
         ([1.5], "token 0 is 1.5"),
-        ([[1], []], "the prompt is empty"),
+        ([[1], []], "^prompt 1 of the list: the prompt is empty"),
         ({"a": 1}, "a prompt is text or a list of token ids, not dict"),
         ({1, 2}, "not set"),
         (np.array(5), "not ndarray"),
@@ -317,12 +324,14 @@ def test_what_openai_sends_and_what_is_no_setting(llm: LLM) -> None:
         (lambda: llm.stream(TEXT, 5), "params is 5"),
         (lambda: llm.chat(messages, template=5), "template is 5; it must be the name of a template"),
         (lambda: llm.chat(messages, template_args=5), "template_args is 5"),
+        (lambda: llm.set_adapter("a", "x"), "scale is 'x'"),
+        (lambda: llm.logits([[5], [5] * 1000, []]), "prompt 1 of the list: the prompt has 1000 tokens"),
         (lambda: llm.embed("a", dimensions="x"), "dimensions is 'x'; this model's embeddings have 1 to"),
         (lambda: llm.embed({"a": 1}), "texts is "),
         (lambda: LLM(None), "model is None; give a file"),
         (lambda: Tokenizer(None), "path is None; give a file"),
     ]:
-        with pytest.raises(InvalidArgument, match=error):
+        with pytest.raises((InvalidArgument, ContextOverflow), match=error):
             use()  # type: ignore[no-untyped-call]
 
 
