@@ -559,7 +559,7 @@ class Engine(Handle):
             settings.rope_factor, settings.rope_base = rope.factor, rope.base
             settings.rope_original_ctx = rope.original_ctx
         for name, value in options.items():
-            low, high = _LIMITS[name]
+            low, high = _LIMITS.get(name, (0, (1 << 63) - 1))
             number = as_number(value)
             if not isinstance(number, int) or not low <= number <= high:
                 name = "threads" if name == "n_threads" else name  # as LLM calls it

@@ -21,12 +21,21 @@ class Room:
     """Calls that hold sequences, by the thread that last worked on each, the oldest first."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._releases = 0
         self._ends = 0  # of releases: not by standing back
         self._holders: dict[Any, int] = {}
         self._waiting: dict[int, Any] = {}  # thread: the call it waits in, with what it holds
         self._standing_back: dict[int, Any] = {}
+
+    def has_lock(self) -> bool:
+        """Whether this thread is in one of these functions, and not waiting there: a signal handler may ask."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # as Condition does
+
+    def holds(self, call: Any) -> bool:
+        """Whether *call* has sequences."""
+        return call in self._holders
 
     def hold(self, call: Any) -> None:
         """*call* has sequences, and this thread works on it."""
@@ -52,7 +61,9 @@ class Room:
         return self._releases
 
     def wake(self) -> None:
-        """Let those who wait look again, and check what they were told to."""
+        """Let those who wait look again, and check what they were told to; at the latest they do after POLL."""
+        if self.has_lock():  # a signal handler, maybe in the midst of notify_all()
+            return
         with self._changed:
             self._changed.notify_all()
 

@@ -16,10 +16,14 @@ class Turns:
 
     The wait can be interrupted by Ctrl-C in the main thread; a turn given meanwhile goes to the next in line. A thread
     that has a turn, or waits for one, gets no second one: it would wait for itself. Only signal handlers and what the
-    garbage collector ends ask for that, and the latter can leave its work to the turn there is (`run`).
+    garbage collector ends ask for that, and the latter can leave its work to the next turn that ends (`run`).
+
+    Args:
+        has_lock: Whether this thread has a lock that those who have the turn take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_lock: Callable[[], bool] = lambda: False) -> None:
+        self._has_lock = has_lock
         self._guard = threading.Lock()
         self._line: deque[Turn] = deque()  # the first one has the turn
         self._threads: dict[int, Turn] = {}  # of those in line; also while the guard is held, so no part of the line
@@ -30,12 +34,16 @@ class Turns:
         return Turn(self)
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do *work* in a turn; when this thread is in one already, at the end of that or of another before it."""
-        if threading.get_ident() in self._threads:
+        """Do *work* in a turn; where this thread gets none, at the end of the next one that ends."""
+        if self._is_inside():
             self._left.append(work)
             return
         with self.turn():
             work()
+
+    def _is_inside(self) -> bool:
+        """Whether a turn for this thread could wait for the thread itself."""
+        return threading.get_ident() in self._threads or self._has_lock()
 
     def _join(self, turn: Turn) -> None:
         with self._guard:
@@ -61,13 +69,12 @@ class Turn:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self.thread = 0
+        self.thread = threading.get_ident()
         self.granted = threading.Lock()
         self.granted.acquire()
 
     def __enter__(self) -> None:
-        self.thread = threading.get_ident()
-        if self.thread in self._turns._threads:
+        if self._turns._is_inside():
             raise EdgellmError(
                 "this thread is in the midst of another call of this LLM: in a signal handler call only cancel() and "
                 "close(), or let another thread make the call"

@@ -31,10 +31,10 @@ class Core:
         self.engine = engine
         self.tokenizer = tokenizer
         self.info = engine.info()
-        self.turns = Turns()
+        self.room = Room()
+        self.turns = Turns(self.room.has_lock)
         self.epoch = 0  # cancel() starts a new one; calls of an older one end
         self._closing = False
-        self.room = Room()
         self._stepping = False
         self._pieces: dict[int, bytes] = {}
 
@@ -349,7 +349,7 @@ def give_back(core: Core, seqs: Sequence[int], call: object) -> None:
     """Close what *call* has; where this thread is in the midst of another call, as soon as that lets others on."""
     if seqs and not core.engine.closed:
         core.turns.run(functools.partial(_close_call, core, seqs, call))
-    else:
+    elif core.room.holds(call):
         core.room.let_go(call)
 
 

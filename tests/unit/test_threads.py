@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -306,6 +307,56 @@ def test_a_turn_inside_a_turn_is_refused_and_work_left_to_it(llm: LLM) -> None:
         del stream  # as the garbage collector may, at any moment
         assert llm._core.room.busy
     assert not llm._core.room.busy
+    with llm._core.room._changed, pytest.raises(EdgellmError, match="in the midst of another call"):
+        llm.generate(TEXT)  # another thread that has the turn may want this lock
+    assert llm.generate(TEXT, max_tokens=2, **GREEDY).n_generated == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
+def test_signal_handlers_that_call_at_any_moment_end(tiny: Tiny) -> None:
+    """With an answer or an error, also beside other threads that have the turn and want room."""
+    choose, n_ends, going = random.Random(3), 0, True
+    with LLM(tiny("llama"), threads=1, n_ctx=64, n_seqs=2) as llm:
+        uses = [
+            lambda: llm.generate(TEXT, max_tokens=3, **GREEDY),
+            lambda: next(llm.stream(TEXT, **GREEDY)),
+            lambda: llm.logits([5] * 20),
+            lambda: llm.embed(["a", "b"]),
+        ]
+
+        def call() -> None:
+            with contextlib.suppress(EdgellmError):
+                choose.choice(uses)()
+
+        def handler(*_: object) -> None:
+            nonlocal n_ends
+            call()
+            n_ends += 1
+            signal.setitimer(signal.ITIMER_REAL, choose.choice([0.0002, 0.001, 0.003]))
+
+        def work() -> None:
+            while going:
+                with contextlib.suppress(EdgellmError):
+                    llm.generate([5] * 30, max_tokens=9, **GREEDY)
+
+        call_all = [use() for use in uses]  # imports, which a handler must not find half done
+        assert len(call_all) == len(uses)
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            call()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        going = False
+        for thread in threads:
+            thread.join(30)
+        assert n_ends > 10
+        assert llm.generate(TEXT, max_tokens=2, **GREEDY).n_generated == 2
+        assert not llm._core.room.busy
 
 
 INTERRUPT = """
