@@ -22,12 +22,12 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from edgellm import __version__, errors
-from edgellm.errors import ClosedError, EdgellmError, InvalidArgument
+from edgellm.errors import ClosedError, EdgellmError, InvalidArgument, Unsupported
 from edgellm.results import ModelInfo
-from edgellm.sampling import SamplingParams
+from edgellm.sampling import SamplingParams, as_number, shown
 
 ADD_SPECIAL, PARSE_SPECIAL, KEEP_SPECIAL = 1, 2, 4
 OUT_NONE, OUT_LAST, OUT_ALL = 0, 1, 2
@@ -36,6 +36,7 @@ ROLES = ("bos", "eos", "eot", "unk", "sep", "pad", "mask", "eom", "fim_pre", "fi
 KIND_NORMAL, KIND_CONTROL, KIND_USER, KIND_UNKNOWN, KIND_UNUSED, KIND_BYTE = range(6)
 KV_TYPES = {"f16": 0, "f32": 1, "q8_0": 2}
 ROPES = {"model": -1, "none": 0, "linear": 1, "yarn": 2, "ntk": 3, "dynamic": 4}
+_LIMITS = {"n_ctx": (0, (1 << 31) - 1), "n_seqs": (1, 256), "n_batch": (1, 4096), "n_threads": (0, 256)}
 POOLINGS = {"model": -1, "none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}  # "model": as the file says
 SLICE_MS = 20  # of computing between two looks at signals: a fifth of what a person notices
 _OK, _AGAIN = 0, 1
@@ -274,6 +275,9 @@ class Handle:
         self._pointer = None
         _pass_on_interrupt()
 
+    def __reduce__(self) -> Any:
+        raise Unsupported("an LLM or a Tokenizer cannot be pickled or copied: open it in each process that needs it")
+
     def __enter__(self) -> Any:
         return self
 
@@ -289,17 +293,24 @@ def token_array(tokens: Sequence[int]) -> array[int]:
         InvalidArgument: One of them is not a whole number of 32 bits; the text names it.
     """
     try:
+        if is_bytes(tokens):  # array() would take four of them for a token
+            raise TypeError
         return array("i", tokens)
     except (TypeError, OverflowError):
-        for place, token in enumerate(tokens if isinstance(tokens, Iterable) else ()):
-            if not isinstance(token, int) or not -(1 << 31) <= token < 1 << 31:
-                raise InvalidArgument(f"token {place} is {token!r}; token ids are whole numbers") from None
+        for place, token in enumerate(tokens if isinstance(tokens, Iterable) and not is_bytes(tokens) else ()):
+            if not isinstance(as_number(token), int) or not -(1 << 31) <= token < 1 << 31:
+                raise InvalidArgument(f"token {place} is {shown(token)}; token ids are whole numbers") from None
         raise InvalidArgument(f"tokens must be a list of token ids, not {type(tokens).__name__}") from None
 
 
+def is_bytes(value: object) -> TypeGuard[bytes]:
+    """Whether *value* is text as bytes: bytes, bytearray, or a memoryview of such, not one of numbers."""
+    return isinstance(value, (bytes, bytearray)) or (isinstance(value, memoryview) and value.itemsize == 1)
+
+
 def _encoded(text: str | bytes) -> bytes:
-    if isinstance(text, bytes):
-        return text
+    if is_bytes(text):
+        return bytes(text)
     if not isinstance(text, str):
         raise InvalidArgument(f"text must be str or bytes, not {type(text).__name__}")
     try:
@@ -459,6 +470,27 @@ class Rope(NamedTuple):
     base: float = 0.0
     original_ctx: int = 0
 
+    def checked(self) -> Rope:
+        """
+        The same, in numbers of Python.
+
+        Raises:
+            InvalidArgument: A setting is outside its limits; the text names it as LLM does.
+        """
+        if self.scaling not in tuple(ROPES):
+            raise InvalidArgument(f"rope_scaling is {shown(self.scaling)}; it must be one of {', '.join(ROPES)}")
+        found: dict[str, Any] = {}
+        for name, low, high in (("factor", 0.001, 10000), ("base", 1, 1e15), ("original_ctx", 1, (1 << 31) - 1)):
+            value = getattr(self, name)
+            found[name] = number = as_number(value)
+            whole = name == "original_ctx"
+            if number is None or not (number == 0 or low <= number <= high) or (whole and not isinstance(number, int)):
+                raise InvalidArgument(
+                    f"rope_{name} is {shown(value)}; it must be a {'whole ' if whole else ''}number "
+                    f"from {low:.10g} to {high:.10g}, or 0 for what the file says"
+                )
+        return self._replace(**found)
+
 
 class EngineInfo(NamedTuple):
     """What an engine settled on, and what of it is free."""
@@ -522,15 +554,17 @@ class Engine(Handle):
             settings.pooling = POOLINGS[pooling]
         rope = options.pop("rope", None)
         if rope is not None:
-            if rope.scaling not in ROPES:
-                raise InvalidArgument(f"rope scaling is {rope.scaling!r}; it must be one of {', '.join(ROPES)}")
+            rope = rope.checked()
             settings.rope = ROPES[rope.scaling]
             settings.rope_factor, settings.rope_base = rope.factor, rope.base
             settings.rope_original_ctx = rope.original_ctx
         for name, value in options.items():
-            if not isinstance(value, int) or not 0 <= value < 1 << 31:
-                raise InvalidArgument(f"{name.removeprefix('n_')} is {value!r}; it must be a whole number from 0 on")
-            setattr(settings, name, value)
+            low, high = _LIMITS.get(name, (0, (1 << 63) - 1))
+            number = as_number(value)
+            if not isinstance(number, int) or not low <= number <= high:
+                name = "threads" if name == "n_threads" else name  # as LLM calls it
+                raise InvalidArgument(f"{name} is {shown(value)}; it must be a whole number from {low} to {high}")
+            setattr(settings, name, number)
         out = ffi.new("edgellm_engine **")
         check(lib.edgellm_engine_new(out, model.pointer, settings))
         _engines_started = True
@@ -619,8 +653,10 @@ class Engine(Handle):
         settings.heal_token = heal_token
         settings.n_logprobs = -1 if params.logprobs is None else params.logprobs
         settings.max_tokens = -1 if params.max_tokens is None else params.max_tokens
-        bias = ffi.new("edgellm_logit_bias[]", list(params.logit_bias.items()))
-        stop_tokens = token_array(params.stop_tokens)
+        bias = ffi.new(
+            "edgellm_logit_bias[]", [(int(token), float(n)) for token, n in (params.logit_bias or {}).items()]
+        )
+        stop_tokens = token_array(params.stop_tokens or ())
         texts = [_encoded(text) for text in params.stop_strings]
         buffers = [ffi.from_buffer("char[]", text) for text in texts]  # the struct does not keep them alive
         stops = ffi.new("edgellm_text[]", [(data, len(text)) for data, text in zip(buffers, texts, strict=True)])

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgellm.errors import InvalidArgument, TemplateError, Unsupported
+from edgellm.sampling import shown
 from edgellm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._guard = Guard(tokenizer)
         self._compiled: dict[str, Template] = {}
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()  # again by a signal handler
         prefix = "tokenizer.chat_template"
         self.templates: dict[str, str] = {
             key[len(prefix) + 1 :] or "default": text
@@ -307,6 +308,8 @@ class ChatFormat:
             if "default" in self.templates:
                 return self.templates["default"]
             return fallback.TEMPLATES[fallback.choose(self._is_control)]
+        if not isinstance(name, str):
+            raise InvalidArgument(f"template is {shown(name)}; it must be the name of a template or Jinja text")
         if name in self.templates:
             return self.templates[name]
         if name in fallback.TEMPLATES:
@@ -331,7 +334,7 @@ class ChatFormat:
                 raise TemplateError(f"the chat template {error}") from None
             with self._changing:
                 if len(self._compiled) >= 8:
-                    self._compiled.pop(next(iter(self._compiled)))
+                    self._compiled.pop(next(iter(self._compiled)), None)
                 self._compiled[source] = template
         return template
 
@@ -355,7 +358,7 @@ class ChatFormat:
             **variables: Given to the template, like ``enable_thinking=False``.
 
         Raises:
-            InvalidArgument: Something is not a message.
+            InvalidArgument: Something is not a message, or the template never reads the tools.
             TemplateError: The template is wrong or refuses these messages.
         """
         return self._render(*self._inputs(messages, tools, variables), add_generation_prompt, template)
@@ -395,6 +398,8 @@ class ChatFormat:
     def _inputs(
         self, messages: Sequence[Mapping[str, Any]], tools: Any, variables: Mapping[str, Any]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        if tools is not None and not (isinstance(tools, (list, tuple)) and all(isinstance(t, Mapping) for t in tools)):
+            raise InvalidArgument(f"tools is {shown(tools)}; it must be a list of dicts, as in OpenAI's API")
         extra = {"tools": tools or None, "documents": None, **variables}
         return check_messages(messages), {name: _plain(value, name) for name, value in extra.items()}
 
@@ -403,6 +408,11 @@ class ChatFormat:
     ) -> str:
         """Try the messages as they are, then in the shapes that templates without some feature need."""
         source = self.source(name, tools=bool(extra["tools"]))
+        if extra["tools"] and not re.search(r"\btools\b", source):
+            raise InvalidArgument(
+                "the chat template never reads tools, so the model would not see them: leave them out, "
+                "or give a template that does"
+            )
         template = self._template(source)
         first = messages if _knows_parts(source) else _flattened(messages)
         attempts = [_parsed_calls(first), first, _parsed_calls(_flattened(messages))]

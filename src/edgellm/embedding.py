@@ -139,8 +139,8 @@ class Embedder:
         return block
 
     def close(self) -> None:
-        """Give the engine back."""
-        self.core.engine.close()
+        """Give the engine back; calls under way end with ClosedError."""
+        self.core.close()
 
 
 def check_numpy() -> None:
@@ -156,8 +156,6 @@ def finished(rows: NDArray[np.float32], normalize: bool, dimensions: int | None)
     import numpy as np
 
     if dimensions is not None:
-        if not 1 <= dimensions <= rows.shape[-1]:
-            raise InvalidArgument(f"dimensions is {dimensions}; this model's embeddings have 1 to {rows.shape[-1]}")
         rows = rows[..., :dimensions]
     if normalize:
         rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.float32(1e-12))

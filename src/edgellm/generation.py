@@ -8,6 +8,7 @@ the engine while Python code of the caller runs. The prompts of one call share s
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,9 +31,10 @@ class Core:
         self.engine = engine
         self.tokenizer = tokenizer
         self.info = engine.info()
-        self.turns = Turns()
-        self.epoch = 0  # cancel() starts a new one; calls of an older one end
         self.room = Room()
+        self.turns = Turns(self.room.has_lock)
+        self.epoch = 0  # cancel() starts a new one; calls of an older one end
+        self._closing = False
         self._stepping = False
         self._pieces: dict[int, bytes] = {}
 
@@ -51,6 +53,13 @@ class Core:
         if self._stepping:
             self.engine.cancel()
         self.room.wake()
+
+    def close(self) -> None:
+        """End all calls under way with ClosedError, and give the engine back."""
+        self._closing = True
+        if not self.engine.closed:
+            self.cancel()
+        self.engine.close()
 
     def open(self, source: Sequence[int], epoch: int) -> int:
         """A new sequence; the encoder of a model that has one reads *source*. The caller has the turn."""
@@ -72,22 +81,21 @@ class Core:
             self._stepping = True
             try:
                 while not self.engine.run(_native.SLICE_MS):
-                    if self.epoch != epoch:
-                        raise Cancelled("the call was cancelled")
+                    self.check(epoch)
                 return
             except Cancelled:
                 if self.epoch != epoch:
-                    raise Cancelled("the call was cancelled") from None
+                    self.check(epoch)
                 # It was meant for a call that had ended by then: again.
             finally:
                 self._stepping = False
 
     def check(self, epoch: int) -> None:
         """Raise if the LLM was closed or the calls of *epoch* were cancelled."""
-        if self.engine.closed:
-            raise ClosedError("this LLM is closed")
+        if self._closing or self.engine.closed:
+            raise ClosedError("this LLM is closed") from None
         if self.epoch != epoch:
-            raise Cancelled("the call was cancelled")
+            raise Cancelled("the call was cancelled") from None
 
 
 class Run:
@@ -298,7 +306,7 @@ class Batch:
 
     def _finish(self, run: Run, sampled: _native.Sampled) -> None:
         run.finish = "length" if sampled.finish == _native.FINISH_LENGTH else "stop"
-        if sampled.finish == _native.FINISH_EOG and sampled.token in run.params.stop_tokens:
+        if sampled.finish == _native.FINISH_EOG and sampled.token in (run.params.stop_tokens or ()):
             run.stop_reason = sampled.token
         elif sampled.finish == _native.FINISH_STOP:
             run.stop_reason = self._stop_string(run)
@@ -332,13 +340,22 @@ class Batch:
 
     def close(self) -> None:
         """Give the sequences back. A step that Ctrl-C interrupted is taken back with them."""
-        core = self._core
-        if self._open and not core.engine.closed:
-            with core.turns.turn():
-                close_all(core, list(self._open))
+        give_back(self._core, list(self._open), self)
         self._open.clear()
         self._waiting.clear()
-        core.room.let_go(self)
+
+
+def give_back(core: Core, seqs: Sequence[int], call: object) -> None:
+    """Close what *call* has; where this thread is in the midst of another call, as soon as that lets others on."""
+    if seqs and not core.engine.closed:
+        core.turns.run(functools.partial(_close_call, core, seqs, call))
+    elif core.room.holds(call):
+        core.room.let_go(call)
+
+
+def _close_call(core: Core, seqs: Sequence[int], call: object) -> None:
+    close_all(core, seqs)
+    core.room.let_go(call)
 
 
 def close_all(core: Core, seqs: Sequence[int]) -> None:
@@ -393,10 +410,7 @@ def compute_logits(
                         scheduler.start_again()
                     core.room.stand_back(call, check)
     finally:
-        if open_ and not core.engine.closed:
-            with core.turns.turn():
-                close_all(core, list(open_))
-        core.room.let_go(call)
+        give_back(core, list(open_), call)
 
 
 def _open_seqs(

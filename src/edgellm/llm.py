@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
 
 from edgellm import _native
+from edgellm._turns import Turns
 from edgellm.chat import ChatFormat
 from edgellm.embedding import (
     Embedder,
@@ -26,7 +26,7 @@ from edgellm.embedding import (
 from edgellm.errors import Cancelled, ClosedError, ContextOverflow, EdgellmError, InvalidArgument
 from edgellm.generation import Batch, Core, Run, compute_logits
 from edgellm.results import ChatCompletion, Chunk, Completion, ModelInfo, RankedDocument, TokenLogprob
-from edgellm.sampling import SamplingParams
+from edgellm.sampling import SamplingParams, as_number, shown
 from edgellm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ KvType = Literal["f16", "f32", "q8_0"]
 RopeScaling = Literal["model", "none", "linear", "yarn", "ntk", "dynamic"]
 Pooling = Literal["none", "mean", "cls", "last"]
 Message = Mapping[str, Any]
+T = TypeVar("T")
 MAX_LOGITS = 64 << 20  # bytes of logits in one step, when the caller leaves the choice to us
 _DEFAULTS = SamplingParams()
 
@@ -46,25 +47,27 @@ class LLM:
     A language model from a GGUF file. A context manager; nothing here uses the network.
 
     Threads may share it. Their calls take turns, step by step, in the order they ask; Ctrl-C ends a call within about
-    50 ms, also while a prompt is read, and the LLM stays usable. It cannot be used in a forked child.
+    50 ms, also while a prompt is read, and the LLM stays usable. A signal handler may call `cancel` and `close`; other
+    calls raise EdgellmError where it has interrupted one. It cannot be used in a forked child.
 
     Args:
         model: A path to a .gguf file, or the name of a model in the local store.
         n_ctx: Tokens one sequence may hold; 0: what the model was trained for, as memory allows.
-        threads: Threads to compute with; 0: one per physical performance core we may use.
+        threads: Threads to compute with, up to 256; 0: one per physical performance core we may use.
         kv_type: How the cache keeps keys and values: "f16", "f32" (exact, twice the size) or "q8_0" (half the size).
         seed: For calls that set none. None: a new one for each call, reported in `Completion.seed`.
         n_seqs: Sequences open at once, 1 to 256; fewer when the recurrent memory of so many would not fit.
         n_batch: Tokens in one step, at most 4096.
         rope_scaling: How to stretch the context instead of what the file says: "none", "linear", "yarn", "ntk",
             "dynamic". "model": as the file says, also for the numbers below where they are 0.
-        rope_factor: How many times longer the context is to be.
-        rope_base: Base of the angles.
+        rope_factor: How many times longer the context is to be, 0.001 to 10000.
+        rope_base: Base of the angles, 1 to 1e15.
         rope_original_ctx: Tokens the model was trained for before stretching.
 
     Raises:
         ModelNotFound: Neither a file nor in the store.
         FileError, FormatError, Unsupported: The file cannot be read, is damaged, or holds a model edgellm lacks.
+        InvalidArgument: A setting is outside its limits; the text names it.
         OutOfMemory: The cache does not fit.
 
     Attributes:
@@ -100,7 +103,7 @@ class LLM:
         self._embedders: dict[str, Embedder] = {}
         self._adapters: list[tuple[_native.Adapter, float]] = []
         self._embedder_options = (n_ctx, threads, rope)
-        self._making = threading.Lock()
+        self._making = Turns()
         try:
             if self.info.gives_logits:
                 engine = self._model.engine(
@@ -129,12 +132,9 @@ class LLM:
 
     def close(self) -> None:
         """Free everything. Closing twice is fine; any other use then raises ClosedError, also calls under way."""
-        if not self._core.engine.closed:
-            self._core.cancel()
+        self._core.close()
         for embedder in list(self._embedders.values()):
-            embedder.core.cancel()
             embedder.close()
-        self._core.engine.close()
         for adapter, _ in self._adapters:
             adapter.close()
         self._vocab.close()
@@ -176,7 +176,9 @@ class LLM:
             EdgellmError: A call is under way: what it has in its cache would not fit.
         """
         self._check_open()
-        with self._making:
+        if as_number(scale) is None:
+            raise InvalidArgument(f"scale is {shown(scale)}; it must be a number")
+        with self._making.turn():
             known = {adapter.path: adapter for adapter, _ in self._adapters}
             adapter = known.get(Path(path)) or _native.Adapter(self._model, path)
             changed = [(one, old) for one, old in self._adapters if one is not adapter]
@@ -196,7 +198,7 @@ class LLM:
             EdgellmError: A call is under way.
         """
         self._check_open()
-        with self._making:
+        with self._making.turn():
             gone = [adapter for adapter, _ in self._adapters if adapter.path == Path(path)]
             if not gone:
                 raise InvalidArgument(f"the adapter {path} is not in use")
@@ -275,7 +277,7 @@ class LLM:
             **variables: Given to the template, like ``enable_thinking=False``.
 
         Raises:
-            InvalidArgument: Something is not a message, or there is no such template.
+            InvalidArgument: Something is not a message, there is no such template, or it never reads the tools.
             TemplateError: The template is wrong, refuses these messages, or wants more than its limits.
         """
         self._check_open()
@@ -285,12 +287,14 @@ class LLM:
 
     def _ids(self, prompt: str | bytes | Sequence[int]) -> list[int]:
         """The tokens of a prompt, checked against the context."""
-        if isinstance(prompt, (str, bytes)):
+        if isinstance(prompt, str) or _native.is_bytes(prompt):
             ids = self.tokenizer.encode(prompt, add_special=True)
+            if prompt and not ids:
+                raise InvalidArgument("the prompt gives no token: this vocabulary has none for the bytes in it")
             ends = self.tokenizer.adds_eos and ids and ids[-1] == self.tokenizer.eos
             if ends and not self.info.has_encoder:
                 ids.pop()  # the text is to go on
-        elif hasattr(prompt, "__len__"):
+        elif hasattr(prompt, "__len__") and not isinstance(prompt, Mapping):
             ids = _native.token_array(prompt).tolist()
         else:
             raise InvalidArgument(f"a prompt is text or a list of token ids, not {type(prompt).__name__}")
@@ -346,10 +350,13 @@ class LLM:
             Cancelled: `cancel` was called; ``error.partial`` has what there was of a single prompt.
         """
         self._check_open()
-        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        chosen = _params(params, overrides)
         single, prompts = _as_list(prompt)
         seed = self._seed_for(chosen)
-        runs = [self._run(one, chosen, (seed + n) % (1 << 64)) for n, one in enumerate(prompts)]
+        runs = [
+            _numbered(single, n, functools.partial(self._run, one, chosen, (seed + n) % (1 << 64)))
+            for n, one in enumerate(prompts)
+        ]
         with Batch(self._core, runs) as batch:
             try:
                 while not batch.done:
@@ -374,7 +381,7 @@ class LLM:
             Chunks; the last one has `Chunk.completion`.
         """
         self._check_open()
-        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        chosen = _params(params, overrides)
         return self._stream(self._run(prompt, chosen, self._seed_for(chosen)))
 
     def _run(self, prompt: str | Sequence[int], params: SamplingParams, seed: int) -> Run:
@@ -460,7 +467,8 @@ class LLM:
             params: How to choose tokens; None: the defaults.
             stream: Yield ``chat.completion.chunk`` dicts as the text comes; the last has `usage` and `timings`.
             template: See `render`.
-            tools: Descriptions of functions for the template; the answer is not parsed for calls.
+            tools: Descriptions of functions for the template, which has to read them; the answer is not parsed for
+                calls.
             template_args: Variables for the template, like ``{"enable_thinking": False}``.
             **overrides: Single settings of `SamplingParams`.
 
@@ -472,8 +480,10 @@ class LLM:
             ContextOverflow, CacheFull, Cancelled: See `generate`.
         """
         self._check_open()
-        chosen = (params or _DEFAULTS).with_overrides(overrides)
+        chosen = _params(params, overrides)
         needs_generation(self._model)
+        if template_args is not None and not isinstance(template_args, Mapping):
+            raise InvalidArgument(f"template_args is {shown(template_args)}; it maps names of variables to values")
         if chosen.token_healing:
             raise InvalidArgument("token_healing is for prompts that end inside a word; a chat's prompt never does")
         ids = self._fitting(
@@ -564,7 +574,7 @@ class LLM:
         if not isinstance(chunk, int) or chunk < 1:
             raise InvalidArgument(f"chunk is {chunk!r}; it must be a whole number of at least 1")
         single, lists = _as_list(tokens)
-        prompts = [self._ids(one) for one in lists]
+        prompts = [_numbered(single, n, functools.partial(self._ids, one)) for n, one in enumerate(lists)]
         results = [np.empty((len(prompt), n_vocab), np.float32) for prompt in prompts]
 
         def keep(which: int, start: int, rows: memoryview) -> None:
@@ -584,7 +594,7 @@ class LLM:
     # ---- embeddings --------------------------------------------------------------------------------------------------
 
     def _embedder(self, pooling: str) -> Embedder:
-        with self._making:
+        with self._making.turn():
             if pooling not in self._embedders:
                 made = Embedder(self._model, self.tokenizer, pooling, *self._embedder_options)
                 made.core.engine.set_adapters(self._adapters)
@@ -641,7 +651,9 @@ class LLM:
         Raises:
             Unsupported: It is an encoder-decoder model.
             InvalidArgument: A text is empty, or an option is wrong.
-            ContextOverflow: A text is longer than the model reads. Nothing was computed.
+            ContextOverflow: A text has more tokens than the `n_ctx` the LLM was opened with (0: than the model was
+                trained for), or than 4096, since all of it has to be in one step. Only a decoder with another pooling
+                than "mean", opened with a larger `n_ctx`, reads longer texts, in parts. Nothing was computed.
             Cancelled: `cancel` was called.
         """
         check_numpy()
@@ -650,9 +662,14 @@ class LLM:
         self._check_open()
         if pooling is not None and pooling not in get_args(Pooling):
             raise InvalidArgument(f"pooling is {pooling!r}; it must be one of {', '.join(get_args(Pooling))}")
-        if not hasattr(texts, "__len__"):
-            raise InvalidArgument(f"texts is {texts!r}; give a text, token ids, or a list of either")
-        single, many = _as_list(texts) if len(texts) or isinstance(texts, (str, bytes)) else (False, [])
+        width = self.info.n_embd_out
+        if dimensions is not None and not (isinstance(as_number(dimensions), int) and 1 <= dimensions <= width):
+            raise InvalidArgument(f"dimensions is {shown(dimensions)}; this model's embeddings have 1 to {width}")
+        if not hasattr(texts, "__len__") or isinstance(texts, Mapping):
+            raise InvalidArgument(f"texts is {shown(texts)}; give a text, token ids, or a list of either")
+        single, many = (
+            _as_list(texts) if len(texts) or isinstance(texts, str) or _native.is_bytes(texts) else (False, [])
+        )
         embedder = self._embedder(pooling or "model")
         ids = [embedder.fitting(self._embedding_ids(one), number, truncate) for number, one in enumerate(many)]
         rows = [finished(one, normalize, dimensions) for one in embedder.run(ids)]
@@ -661,10 +678,10 @@ class LLM:
         if single:
             vector: NDArray[np.float32] = rows[0][0]
             return vector
-        return np.concatenate(rows) if rows else np.empty((0, dimensions or self.info.n_embd_out), np.float32)
+        return np.concatenate(rows) if rows else np.empty((0, dimensions or width), np.float32)
 
     def _embedding_ids(self, text: str | bytes | Sequence[int]) -> list[int]:
-        if isinstance(text, (str, bytes)):
+        if isinstance(text, str) or _native.is_bytes(text):
             return self.tokenizer.encode(text, add_special=True)
         return list(_native.token_array(text))
 
@@ -702,6 +719,8 @@ class LLM:
 
 def _resolve(model: str | os.PathLike[str]) -> tuple[Path, str]:
     """The file of a model, and what to call it; the store is only looked at for what is no file."""
+    if not isinstance(model, (str, os.PathLike)):
+        raise InvalidArgument(f"model is {shown(model)}; give a file, or the name of a model in the store")
     path = Path(model)
     if path.is_file():
         return path, path.stem
@@ -711,13 +730,32 @@ def _resolve(model: str | os.PathLike[str]) -> tuple[Path, str]:
     return found, os.fspath(model)
 
 
+def _params(params: SamplingParams | None, overrides: Mapping[str, Any]) -> SamplingParams:
+    if params is not None and not isinstance(params, SamplingParams):
+        raise InvalidArgument(
+            f"params is {shown(params)}; give SamplingParams, or settings by name, like temperature=0"
+        )
+    return (params or _DEFAULTS).with_overrides(overrides)
+
+
+def _numbered(single: bool, number: int, make: Callable[[], T]) -> T:
+    """What *make* makes of a prompt; an error says which one of a list it is about."""
+    try:
+        return make()
+    except (InvalidArgument, ContextOverflow) as error:
+        if single:
+            raise
+        raise type(error)(f"prompt {number} of the list: {error}") from None
+
+
 def _as_list(prompt: Any) -> tuple[bool, list[Any]]:
     """Whether it is a single prompt, and the prompts."""
-    if isinstance(prompt, (str, bytes)):
+    if isinstance(prompt, str) or _native.is_bytes(prompt):
         return True, [prompt]
-    if not hasattr(prompt, "__len__") or not hasattr(prompt, "__getitem__"):
+    ordered = hasattr(prompt, "__len__") and hasattr(prompt, "__getitem__") and not isinstance(prompt, Mapping)
+    if not ordered or getattr(prompt, "shape", None) == ():  # a number of NumPy's
         raise InvalidArgument(f"a prompt is text or a list of token ids, not {type(prompt).__name__}")
-    if len(prompt) and (isinstance(prompt[0], (str, bytes)) or hasattr(prompt[0], "__len__")):
+    if len(prompt) and hasattr(prompt[0], "__len__"):
         return False, list(prompt)
     return True, [prompt]
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from edgellm.errors import InvalidArgument
 
 MAX_LOGPROBS = 20
+_MAX_BIAS = 1e30
 
-# field: lowest, highest allowed value
+# field: lowest, highest allowed value; the library's own limits
 _RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0, math.inf),
+    "temperature": (0, 1000),
     "top_k": (0, 1 << 30),
     "top_p": (0, 1),
     "min_p": (0, 1),
     "typical_p": (0, 1),
-    "repeat_penalty": (0, math.inf),
+    "repeat_penalty": (0.01, 100),
     "presence_penalty": (-100, 100),
     "frequency_penalty": (-100, 100),
     "penalty_last_n": (-1, 1 << 30),
@@ -28,6 +30,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 _WHOLE = ("top_k", "penalty_last_n", "max_tokens", "seed", "logprobs")
 _OPTIONAL = ("max_tokens", "seed", "logprobs")
+_SWITCHES = ("ignore_eog", "keep_special", "token_healing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +38,25 @@ class SamplingParams:
     """
     How a generation chooses its tokens and when it ends.
 
-    Filters run in this order: bias, penalties, top_k, typical_p, top_p, min_p, temperature.
+    Filters run in this order: bias, penalties, top_k, typical_p, top_p, min_p, temperature. Numbers may be NumPy's.
 
     Attributes:
         max_tokens: Tokens to generate at most; None: until the context is full.
-        temperature: 0 takes the most likely token each time.
+        temperature: Up to 1000; 0 takes the most likely token each time.
         top_k: Keep the k most likely tokens; 0: all.
         top_p: Keep the most likely tokens that make up this probability; 1: all.
         min_p: Keep tokens at least this likely relative to the most likely one; 0: all.
         typical_p: Keep the most typical tokens that make up this probability; 1: all.
-        repeat_penalty: Divides the positive scores of tokens seen before, multiplies negative ones; 1: off.
-        presence_penalty: Subtracted from the scores of tokens seen before; 0: off.
-        frequency_penalty: Subtracted once for each time seen; 0: off.
+        repeat_penalty: Divides the positive scores of tokens seen before, multiplies negative ones; 0.01 to 100;
+            1: off.
+        presence_penalty: Subtracted from the scores of tokens seen before; -100 to 100; 0: off.
+        frequency_penalty: Subtracted once for each time seen; -100 to 100; 0: off.
         penalty_last_n: Tokens the penalties look back on; -1: all, 0: none.
         seed: From 0 to 2^64 - 1. None: the LLM's, or a new one for each call.
         logprobs: None: none; 0: of each chosen token; n up to 20: also of the n most likely.
-        stop: A string or strings that end the generation; they are left out of the text.
-        stop_tokens: Tokens that end it.
-        logit_bias: Added to tokens' scores; ``-inf`` forbids a token.
+        stop: A string or strings that end the generation; they are left out of the text. None: none.
+        stop_tokens: Tokens that end it. None: none.
+        logit_bias: Added to tokens' scores, -1e30 to 1e30; ``-inf`` forbids a token. None: none.
         ignore_eog: Go on after the model's own end of an answer.
         keep_special: Write control tokens into the text.
         token_healing: Take the prompt's last token back and let the first new token be any whose text begins with it,
@@ -74,9 +78,9 @@ class SamplingParams:
     penalty_last_n: int = 64
     seed: int | None = None
     logprobs: int | None = None
-    stop: str | Sequence[str] = ()
-    stop_tokens: Sequence[int] = ()
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop: str | Sequence[str] | None = ()
+    stop_tokens: Sequence[int] | None = ()
+    logit_bias: Mapping[int, float] | None = field(default_factory=dict)
     ignore_eog: bool = False
     keep_special: bool = False
     token_healing: bool = False
@@ -84,32 +88,65 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             self._check_number(name, low, high)
-        if self.repeat_penalty == 0:
-            raise InvalidArgument("repeat_penalty is 0; it must be greater than 0 (1: off)")
-        for text in self.stop_strings:
-            if not isinstance(text, str) or not text:
-                raise InvalidArgument(f"stop has {text!r}; each stop must be text of at least one character")
-        for token in self.stop_tokens:
-            if not isinstance(token, int):
-                raise InvalidArgument(f"stop_tokens has {token!r}; each must be a token id")
-        for token, bias in self.logit_bias.items():
-            if not isinstance(token, int) or not isinstance(bias, (int, float)) or math.isnan(bias):
-                raise InvalidArgument(f"logit_bias has {token!r}: {bias!r}; it maps token ids to numbers")
+        for name in _SWITCHES:
+            self._check_switch(name)
+        self._check_stops()
+        self._check_bias()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # the class is frozen
 
     def _check_number(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         if value is None and name in _OPTIONAL:
             return
-        kind = int if name in _WHOLE else (int, float)
-        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high or math.isinf(value):
+        number = as_number(value)
+        if number is None or not low <= number <= high or (name in _WHOLE and not isinstance(number, int)):
             what = "a whole number" if name in _WHOLE else "a number"
-            limit = f"from {low:.10g} to {high:.10g}" if high < math.inf else f"of at least {low:.10g}"
-            raise InvalidArgument(f"{name} is {value!r}; it must be {what} {limit}")
+            raise InvalidArgument(f"{name} is {shown(value)}; it must be {what} from {low} to {high}")
+        self._set(name, number)
+
+    def _check_switch(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):  # NumPy's
+            raise InvalidArgument(f"{name} is {shown(value)}; it must be True or False")
+        self._set(name, bool(value))
+
+    def _check_stops(self) -> None:
+        for name, what in (("stop", "text or a list of texts"), ("stop_tokens", "a list of token ids")):
+            value = getattr(self, name)
+            if value is None:
+                self._set(name, ())
+            elif isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+                raise InvalidArgument(f"{name} is {shown(value)}; it must be {what}")
+            elif not isinstance(value, (str, list)):
+                self._set(name, tuple(value))
+        for text in self.stop_strings:
+            if not isinstance(text, str) or not text:
+                raise InvalidArgument(f"stop has {shown(text)}; each stop must be text of at least one character")
+        for token in self.stop_tokens or ():
+            if not isinstance(as_number(token), int):
+                raise InvalidArgument(f"stop_tokens has {shown(token)}; each must be a token id")
+
+    def _check_bias(self) -> None:
+        if self.logit_bias is None:
+            self._set("logit_bias", {})
+        elif not isinstance(self.logit_bias, Mapping):
+            raise InvalidArgument(f"logit_bias is {shown(self.logit_bias)}; it maps token ids to numbers")
+        for token, bias in (self.logit_bias or {}).items():
+            number, key = as_number(bias), as_number(token)
+            if number is None or not (number == -math.inf or -_MAX_BIAS <= number <= _MAX_BIAS):
+                key = None
+            if not isinstance(key, int) or not 0 <= key < 1 << 31:
+                raise InvalidArgument(
+                    f"logit_bias has {shown(token)}: {shown(bias)}; "
+                    "it maps token ids to numbers from -1e30 to 1e30, or to -inf"
+                )
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """`stop` as a tuple."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """
@@ -129,3 +166,25 @@ class SamplingParams:
                 hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
                 raise InvalidArgument(f"{name} is not a sampling setting; {hint}")
         return replace(self, **overrides)
+
+
+def as_number(value: Any) -> int | float | None:
+    """*value* as an int or a float; None for what is no number, like True."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return value
+    import numbers  # only here: what else there is, like NumPy's, is rare
+
+    if isinstance(value, numbers.Integral):
+        return operator.index(value)
+    return float(value) if isinstance(value, numbers.Real) else None
+
+
+def shown(value: Any) -> str:
+    """*value* in a message: not longer than it need be."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:80]}..."

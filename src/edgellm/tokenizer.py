@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from edgellm import _native
-from edgellm.errors import Unsupported
+from edgellm.errors import InvalidArgument, Unsupported
+from edgellm.sampling import shown
 
 
 class Tokenizer:
@@ -23,7 +24,9 @@ class Tokenizer:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if isinstance(path, str) and not os.path.exists(path):  # noqa: PTH110 - most are paths: no detour
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            raise InvalidArgument(f"path is {shown(path)}; give a file, or the name of a model in the store")
+        if isinstance(path, str) and not os.path.isfile(path):  # noqa: PTH113 - most are paths: no detour
             from edgellm.store.shelf import looks_like_path, resolve
 
             if path and "\0" not in path and not looks_like_path(path):
@@ -48,7 +51,10 @@ class Tokenizer:
 
     def encode(self, text: str | bytes, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """
-        Cut *text* into tokens. No text fails: bytes that are not UTF-8 become what the vocabulary has for them.
+        Cut *text* into tokens.
+
+        No text fails: bytes that are not UTF-8 become what the vocabulary has for them, and nothing where it lacks
+        them, as SmolLM2's does.
 
         Args:
             text: Any length, also empty.

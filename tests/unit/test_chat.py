@@ -106,6 +106,18 @@ def test_named_templates_and_jinja_text(chat: Callable[..., ChatFormat]) -> None
         format_.render([USER], template="nothing")
 
 
+def test_tools_that_nobody_would_read_are_refused(chat: Callable[..., ChatFormat]) -> None:
+    format_ = chat(default="{{ messages[0].content }}", tool_use="{{ tools|length }}")
+    tool = {"type": "function"}
+    assert format_.render([USER], tools=[]) == format_.render([USER]) == USER["content"]
+    for render in (format_.render, format_.encode):
+        with pytest.raises(InvalidArgument, match="never reads tools, so the model would not see them: leave them out"):
+            render([USER], tools=[tool], template="chatml")
+        for wrong in (5, "f", [5], tool):
+            with pytest.raises(InvalidArgument, match=r"tools is .*; it must be a list of dicts"):
+                render([USER], tools=wrong)  # type: ignore[arg-type]
+
+
 def test_special_tokens_reach_the_template(chat: Callable[..., ChatFormat], tokenizer: Tokenizer) -> None:
     text = chat("{{ bos_token }}|{{ eos_token }}|{{ add_generation_prompt }}").render([USER])
     assert tokenizer.bos is not None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -17,8 +22,10 @@ from edgellm import (
     InvalidArgument,
     ModelNotFound,
     SamplingParams,
+    Tokenizer,
     Unsupported,
 )
+from edgellm.store import Store
 
 Tiny = Callable[..., Path]
 GREEDY: dict[str, Any] = {"temperature": 0, "ignore_eog": True}
@@ -111,9 +118,16 @@ def test_use_after_close(tiny: Tiny) -> None:
 def test_wrong_arguments_when_opening(tiny: Tiny, tmp_path: Path) -> None:
     for options, error in [
         ({"kv_type": "q4"}, "kv_type is 'q4'"),
-        ({"n_ctx": -1}, "ctx is -1"),
-        ({"threads": "two"}, "threads is 'two'"),
-        ({"n_seqs": 100_000}, "n_seqs|100000"),
+        ({"n_ctx": -1}, "^n_ctx is -1; it must be a whole number from 0 to 2147483647$"),
+        ({"n_ctx": 5_000_000_000}, "from 0 to 2147483647$"),
+        ({"threads": "two"}, "^threads is 'two'"),
+        ({"threads": 500}, "^threads is 500; it must be a whole number from 0 to 256$"),
+        ({"n_seqs": "a"}, "^n_seqs is 'a'; it must be a whole number from 1 to 256$"),
+        ({"n_seqs": 100_000}, "n_seqs is 100000"),
+        ({"rope_scaling": "yern"}, "^rope_scaling is 'yern'; it must be one of model, none"),
+        ({"rope_factor": "x"}, "^rope_factor is 'x'; it must be a number from 0.001 to 10000, or 0 for"),
+        ({"rope_base": 0.5}, "^rope_base is 0.5; it must be a number from 1 to 1e"),
+        ({"rope_original_ctx": -1}, "^rope_original_ctx is -1; it must be a whole number from 1 to 2147483647, or 0"),
         ({"seed": -5}, "seed is -5"),
     ]:
         with pytest.raises(InvalidArgument, match=error):
@@ -269,12 +283,73 @@ def test_empty_prompts(llm: LLM, tiny: Tiny) -> None:
         (5, "a prompt is text or a list of token ids, not int"),
         (None, "not NoneType"),
         ([1.5], "token 0 is 1.5"),
-        ([[1], []], "the prompt is empty"),
+        ([[1], []], "^prompt 1 of the list: the prompt is empty"),
+        ({"a": 1}, "a prompt is text or a list of token ids, not dict"),
+        ({1, 2}, "not set"),
+        (np.array(5), "not ndarray"),
     ],
 )
 def test_wrong_prompts(llm: LLM, prompt: Any, error: str) -> None:
     with pytest.raises(InvalidArgument, match=error):
         llm.generate(prompt)
+
+
+def test_bytes_are_text_in_any_container(llm: LLM) -> None:
+    """Not four bytes to a token."""
+    expected = llm.generate(TEXT, max_tokens=3, **GREEDY)
+    raw = TEXT.encode()
+    for text in (raw, bytearray(raw), memoryview(raw)):
+        assert llm.generate(text, max_tokens=3, **GREEDY) == dataclasses.replace(  # type: ignore[call-overload]
+            expected, timings=ANY, seed=ANY
+        )
+        assert llm.tokenizer.encode(text) == llm.tokenizer.encode(TEXT)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match=f"must be a list of token ids, not {type(text).__name__}"):
+            llm.detokenize(text)
+    ids = llm.tokenize(TEXT)
+    for given in (np.array(ids), array("i", ids), memoryview(array("i", ids))):
+        assert llm.generate(given, max_tokens=3, **GREEDY).token_ids == expected.token_ids  # type: ignore[call-overload]
+
+
+def test_a_vocabulary_without_the_bytes_of_a_prompt(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm.tokenizer, "encode", lambda *_, **__: [])
+    with pytest.raises(InvalidArgument, match="gives no token: this vocabulary has none for the bytes"):
+        llm.generate(b"\xff")  # type: ignore[call-overload]
+
+
+def test_what_openai_sends_and_what_is_no_setting(llm: LLM) -> None:
+    assert llm.generate(TEXT, stop=None, logit_bias=None, max_tokens=2, **GREEDY).n_generated == 2
+    messages = [{"role": "user", "content": "the"}]
+    for use, error in [
+        (lambda: llm.generate(TEXT, {"temperature": 0}), r"params is \{'temperature': 0\}; give SamplingParams"),
+        (lambda: llm.stream(TEXT, 5), "params is 5"),
+        (lambda: llm.chat(messages, template=5), "template is 5; it must be the name of a template"),
+        (lambda: llm.chat(messages, template_args=5), "template_args is 5"),
+        (lambda: llm.set_adapter("a", "x"), "scale is 'x'"),
+        (lambda: llm.logits([[5], [5] * 1000, []]), "prompt 1 of the list: the prompt has 1000 tokens"),
+        (lambda: llm.embed("a", dimensions="x"), "dimensions is 'x'; this model's embeddings have 1 to"),
+        (lambda: llm.embed({"a": 1}), "texts is "),
+        (lambda: LLM(None), "model is None; give a file"),
+        (lambda: Tokenizer(None), "path is None; give a file"),
+    ]:
+        with pytest.raises((InvalidArgument, ContextOverflow), match=error):
+            use()  # type: ignore[no-untyped-call]
+
+
+def test_an_llm_cannot_be_pickled(llm: LLM) -> None:
+    for one in (llm, llm.tokenizer):
+        with pytest.raises(Unsupported, match="cannot be pickled or copied: open it in each process"):
+            pickle.dumps(one)
+        with pytest.raises(Unsupported, match="cannot be pickled or copied"):
+            copy.deepcopy(one)
+
+
+def test_a_folder_of_a_models_name_is_no_model(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
+    Store().add_local(tiny("llama"), "mine")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    with LLM("mine", threads=1, n_ctx=64) as opened, Tokenizer("mine") as tokenizer:
+        assert opened.tokenize(TEXT) == tokenizer.encode(TEXT)
 
 
 def test_wrong_settings(llm: LLM) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import EdgellmError, ModelNotFound
-from edgellm.store import Store, resolve
+from edgellm.store import Entry, Store, resolve
 from edgellm.store.catalog import load
 from edgellm.store.faults import BadName, StoreError
 from edgellm.store.locks import FileLock
@@ -89,6 +90,11 @@ def test_a_name_means_one_thing(store: Store, local: Path, tmp_path: Path) -> No
     store.add_local(local, "mine")
     with pytest.raises(StoreError, match="already means"):
         store.add_local(other, "mine")
+    store._write(Entry("big:1b", local.resolve(), 1, ("big",), local=True, source="big:1b"))
+    with pytest.raises(StoreError, match=r"'big' already means 'big:1b': .* run 'edgellm rm big:1b' first"):
+        store.add_local(other, "big")
+    with pytest.raises(StoreError, match="'big' already means 'big:1b'"):
+        store.pull("https://none.invalid/x.gguf", name="big")
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"<html>", b"PK\x03\x04zip", b"version https://git-lfs.github.com"])
@@ -138,6 +144,44 @@ def test_damaged_manifests(damage: bytes, store: Store, local: Path) -> None:
     with pytest.raises(StoreError, match="damaged"):
         resolve("bad")
     assert store.add_local(local, "bad").name == "bad"  # mended by doing it again
+
+
+@pytest.mark.parametrize("damage", ["cut", "a folder"])
+def test_a_model_is_kept_while_its_manifest_cannot_be_read(damage: str, store: Store) -> None:
+    """Neither a sweep nor the removal of another name of the same file takes it."""
+    digest = hashlib.sha256(MODEL).hexdigest()
+    store.blobs.mkdir(parents=True)
+    store.manifests.mkdir(parents=True)
+    store.blob(digest).write_bytes(MODEL)
+    assert [path for path, _ in store.unfinished()] == [store.blob(digest)]  # no note at all: a pull that was killed
+    for name in ("x", "other"):
+        store._write(Entry(name, store.blob(digest), len(MODEL), sha256=digest))
+    note = store.manifests / "x.json"
+    whole = note.read_bytes()
+    note.unlink()
+    note.write_bytes(whole[:50]) if damage == "cut" else note.mkdir()
+    assert [entry.name for entry in store.list()] == ["other"]
+    with pytest.raises(
+        StoreError, match="damaged" if damage == "cut" else r"cannot be read \(Is a directory\)"
+    ) as caught:
+        store.get("x")
+    assert store.unreadable() == (str(caught.value),)
+    store.remove("other")
+    assert store.unfinished() == ()
+    assert store.sweep() == 0
+    note.unlink() if damage == "cut" else note.rmdir()
+    note.write_bytes(whole)
+    assert store.get("x").path.read_bytes() == MODEL
+    assert store.unreadable() == ()
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(store: Store) -> None:
+    store.root.mkdir(parents=True)
+    assert store.list() == []
+    store.manifests.write_bytes(b"")  # as unreadable as one without rights, for root as well
+    for use in (store.list, store.unreadable, store.sweep, lambda: resolve("x")):
+        with pytest.raises(StoreError, match=r"manifests cannot be read \(Not a directory\): make it readable"):
+            use()
 
 
 def test_manifest_cannot_point_out_of_the_store(store: Store, local: Path, tmp_path: Path) -> None:

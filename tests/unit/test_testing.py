@@ -98,7 +98,10 @@ def test_weight_types(weight_type: str, tmp_path: Path) -> None:
         ({"arch": "lama"}, "no tiny model of 'lama'; there are: .*llama"),
         ({"weight_type": "Q4_K"}, "weight_type is 'Q4_K'; it must be one of F32"),
         ({"tokenizer": "bpe"}, "tokenizer is 'bpe'; it must be bytes or test"),
-        ({"n_embd": 64}, "n_embd is no size; there are: .*embd"),
+        ({"n_embd": 64}, "n_embd is no size; there are: altup, .*embd"),
+        ({"colour": 4}, "colour is no size; there are: (?!.*colour)"),
+        ({"embd": -1}, "embd is -1; it must be a whole number of at least 1"),
+        ({"n_layer": "two"}, "n_layer is 'two'"),
     ],
 )
 def test_what_it_refuses(arguments: dict[str, object], says: str, tmp_path: Path) -> None:

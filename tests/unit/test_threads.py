@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edgellm import LLM, CacheFull, Cancelled, ClosedError, _native
+from edgellm import LLM, CacheFull, Cancelled, ClosedError, EdgellmError, _native
 from edgellm._turns import Turns
 
 Tiny = Callable[..., Path]
@@ -235,11 +237,11 @@ def test_cancel_of_a_stream_keeps_what_there_was(llm: LLM) -> None:
 
 def test_closing_under_a_running_call(slow_model: Path) -> None:
     """The call ends with an error; nothing is freed under its feet."""
-    for wait in (0.0, 0.05, 0.2):
+    for wait in (0.0, 0.01, 0.05, 0.1, 0.2):
         llm = LLM(slow_model, threads=1, n_ctx=4096, n_seqs=2)
 
         def work(llm: LLM = llm) -> None:
-            with pytest.raises((ClosedError, Cancelled)):
+            with pytest.raises(ClosedError, match="this LLM is closed"):
                 llm.generate([5] * 4000, max_tokens=50, **GREEDY)
 
         def close(llm: LLM = llm, wait: float = wait) -> None:
@@ -247,6 +249,114 @@ def test_closing_under_a_running_call(slow_model: Path) -> None:
             llm.close()
 
         together(work, close)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
+@pytest.mark.parametrize("use", ["generate", "chat", "stream", "logits", "adapter"])
+def test_a_signal_handler_that_calls_is_told_so(slow_model: Path, use: str) -> None:
+    """It would wait for the very call it has interrupted. What it leaves behind is given back, and cancel() works."""
+    with LLM(slow_model, threads=1, n_ctx=4096, n_seqs=3) as llm:
+        stream = llm.stream([5], max_tokens=20, **GREEDY)
+        next(stream)
+        uses: dict[str, Callable[[], Any]] = {
+            "generate": lambda: llm.generate([5], max_tokens=2),
+            "chat": lambda: llm.chat([{"role": "user", "content": "the"}], max_tokens=2),
+            "stream": lambda: next(stream),
+            "logits": lambda: llm.logits([5]),
+            "adapter": lambda: llm._apply([]),
+        }
+        told: list[str] = []
+
+        def handler(*_: object) -> None:
+            try:
+                uses[use]()
+            except EdgellmError as error:
+                told.append(str(error))
+            llm.cancel()
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            while not told:  # between two steps it works
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                with pytest.raises(Cancelled):
+                    llm.generate([6] * 3000, max_tokens=1000, **GREEDY)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert "in the midst of another call" in told[0]
+        stream.close()
+        info = llm._core.engine.info()
+        assert info.n_blocks_free == info.n_blocks
+        assert not llm._core.room.busy
+        assert llm.generate([5], max_tokens=2, **GREEDY).n_generated == 2
+
+
+def test_a_turn_inside_a_turn_is_refused_and_work_left_to_it(llm: LLM) -> None:
+    turns, done = Turns(), []
+    with turns.turn():
+        with pytest.raises(EdgellmError, match="in the midst of another call"), turns.turn():
+            pass
+        turns.run(lambda: done.append(len(turns._line)))
+        assert not done
+    assert done == [1]
+    assert not turns._line
+    assert not turns._threads
+    stream = llm.stream(TEXT, **GREEDY)
+    next(stream)
+    with llm._core.turns.turn():
+        del stream  # as the garbage collector may, at any moment
+        assert llm._core.room.busy
+    assert not llm._core.room.busy
+    with llm._core.room._changed, pytest.raises(EdgellmError, match="in the midst of another call"):
+        llm.generate(TEXT)  # another thread that has the turn may want this lock
+    assert llm.generate(TEXT, max_tokens=2, **GREEDY).n_generated == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
+def test_signal_handlers_that_call_at_any_moment_end(tiny: Tiny) -> None:
+    """With an answer or an error, also beside other threads that have the turn and want room."""
+    choose, n_ends, going = random.Random(3), 0, True
+    with LLM(tiny("llama"), threads=1, n_ctx=64, n_seqs=2) as llm:
+        uses = [
+            lambda: llm.generate(TEXT, max_tokens=3, **GREEDY),
+            lambda: next(llm.stream(TEXT, **GREEDY)),
+            lambda: llm.logits([5] * 20),
+            lambda: llm.embed(["a", "b"]),
+        ]
+
+        def call() -> None:
+            with contextlib.suppress(EdgellmError):
+                choose.choice(uses)()
+
+        def handler(*_: object) -> None:
+            nonlocal n_ends
+            call()
+            n_ends += 1
+            signal.setitimer(signal.ITIMER_REAL, choose.choice([0.0002, 0.001, 0.003]))
+
+        def work() -> None:
+            while going:
+                with contextlib.suppress(EdgellmError):
+                    llm.generate([5] * 30, max_tokens=9, **GREEDY)
+
+        call_all = [use() for use in uses]  # imports, which a handler must not find half done
+        assert len(call_all) == len(uses)
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            call()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        going = False
+        for thread in threads:
+            thread.join(30)
+        assert n_ends > 10
+        assert llm.generate(TEXT, max_tokens=2, **GREEDY).n_generated == 2
+        assert not llm._core.room.busy
 
 
 INTERRUPT = """

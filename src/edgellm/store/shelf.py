@@ -86,13 +86,46 @@ class Shelf:
         self.blobs = self.root / "blobs"
 
     def list(self) -> Entries:
-        """All models, by name. Unreadable manifests and pulled models without their file are left out."""
+        """
+        All models, by name. Manifests that `unreadable` tells of and pulled models without their file are left out.
+
+        Raises:
+            StoreError: The folder of the manifests cannot be read.
+        """
         entries = []
-        for path in sorted(self.manifests.glob("*.json")):
-            entry = self._read_or_none(path.name)
+        for file in self._files():
+            entry = self._read_or_none(file)
             if entry is not None and (entry.local or entry.present):
                 entries.append(entry)
         return sorted(entries, key=lambda entry: entry.name)
+
+    def unreadable(self) -> tuple[str, ...]:
+        """What is wrong with each manifest that cannot be read, in a sentence that says what to do."""
+        faults = map(self._fault, self._files())
+        return tuple(fault for fault in faults if fault is not None)
+
+    def _fault(self, file: str) -> str | None:
+        try:
+            self._read(file)
+        except StoreError as error:
+            if os.path.lexists(self.manifests / file):  # not removed by another process just now
+                return str(error)
+        return None
+
+    def _files(self) -> tuple[str, ...]:
+        """The names of all manifests."""
+        try:
+            return tuple(sorted(file for file in os.listdir(self.manifests) if file.endswith(".json")))  # noqa: PTH208
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise self._locked(error) from error
+
+    def _locked(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"the model folder {self.manifests} cannot be read ({error.strerror}): "
+            "make it readable, or set EDGELLM_HOME to another folder"
+        )
 
     def get(self, name: str) -> Entry:
         """
@@ -100,7 +133,7 @@ class Shelf:
 
         Raises:
             ModelNotFound: There is none; the text names the nearest and how to pull it.
-            StoreError: Its manifest is damaged.
+            StoreError: Its manifest is damaged, or the folder cannot be read.
         """
         entry = self.find(name)
         if entry is None:
@@ -109,11 +142,11 @@ class Shelf:
 
     def find(self, name: str) -> Entry | None:
         """Like `get`, with None for a model that is not here."""
-        if is_name(name) and (self.manifests / file_name(name)).is_file():
+        if is_name(name) and self._has(file_name(name)):
             try:
                 entry = self._read(file_name(name))
             except StoreError:
-                if (self.manifests / file_name(name)).is_file():
+                if self._has(file_name(name)):
                     raise
                 return None  # removed by another process just now
             if entry.local or entry.present:
@@ -125,12 +158,18 @@ class Shelf:
         """The path of a pulled file by its digest; it may not exist."""
         return inside(self.blobs, f"sha256-{check_sha256(sha256)}")
 
+    def _has(self, file: str) -> bool:
+        try:
+            return (self.manifests / file).exists()
+        except OSError as error:
+            raise self._locked(error) from error
+
     def _read(self, file: str) -> Entry:
         """
         Read one manifest.
 
         Raises:
-            StoreError: It is damaged.
+            StoreError: It is damaged, or cannot be read.
         """
         import json
 
@@ -138,7 +177,12 @@ class Shelf:
             with inside(self.manifests, file).open("rb") as stream:
                 data = json.loads(stream.read(MANIFEST_BYTES))
             return self._entry(data, file)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except OSError as error:
+            raise StoreError(
+                f"the store's note on {shown(file)} cannot be read ({error.strerror}): "
+                f"make {self.manifests / file} readable, or remove it and pull the model again"
+            ) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 f"the store's note on {shown(file)} is damaged ({type(error).__name__}): "
                 f"remove {self.manifests / file} and pull the model again"

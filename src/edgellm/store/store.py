@@ -177,18 +177,29 @@ class Store(Shelf):
     def _already(self, plan: Plan) -> Entry | None:
         """The entry that makes *plan* superfluous, after a check that its name is free otherwise."""
         assert plan.source is not None
-        entry = self._read_or_none(file_name(plan.entry.name))
-        if entry is None or not (entry.local or entry.present):
-            return None
+        entry = self._of_that_name(plan.entry)
         wanted = plan.source.sha256
-        if entry.source == plan.entry.source and (wanted is None or entry.sha256 == wanted):
-            return entry
-        if entry.source != plan.entry.source:
+        if entry is None or (wanted is not None and entry.sha256 != wanted):
+            return None  # the catalog names a newer file: replace it
+        return entry
+
+    def _of_that_name(self, entry: Entry) -> Entry | None:
+        """
+        What has the name of *entry*, or has it as an alias, and comes from the same place.
+
+        Raises:
+            StoreError: It comes from another place.
+        """
+        old = self._read_or_none(file_name(entry.name))
+        if old is None or not (old.local or old.present):
+            old = next((other for other in self.list() if entry.name in other.aliases), None)
+        if old is not None and old.source != entry.source:
+            what = "a model that was pulled" if old.source == entry.name else shown(old.source)
             raise StoreError(
-                f"the name '{entry.name}' already means {shown(entry.source)}: "
-                f"choose another with --name, or run 'edgellm rm {entry.name}' first"
+                f"the name '{entry.name}' already means {what}: "
+                f"choose another with --name, or run 'edgellm rm {old.name}' first"
             )
-        return None  # the catalog names a newer file: replace it
+        return old
 
     def _fetch(self, plan: Plan, source: Source, key: str, lock: FileLock, report: _Throttle) -> Entry:
         """Download, check and publish, under the download's lock."""
@@ -277,12 +288,7 @@ class Store(Shelf):
         for folder in (self.manifests, self.locks):
             make_folder(folder)
         with self._changing():
-            old = self._read_or_none(file_name(entry.name))
-            if old is not None and (old.local or old.present) and old.source != entry.source:
-                raise StoreError(
-                    f"the name '{entry.name}' already means {shown(old.source)}: "
-                    f"choose another with --name, or run 'edgellm rm {entry.name}' first"
-                )
+            self._of_that_name(entry)
             self._write(entry)
             return self.get(entry.name)
 
@@ -326,18 +332,23 @@ class Store(Shelf):
         return entry
 
     def _drop_blob(self, entry: Entry) -> None:
-        """Remove a pulled file that no manifest names any more. Under the store's lock."""
+        """Remove a pulled file that no manifest names any more, as far as all can be read. Under the store's lock."""
         if entry.local or entry.sha256 is None:
             return
-        if all(other.sha256 != entry.sha256 for other in self.list()):
+        if all(other.sha256 != entry.sha256 for other in self.list()) and not self.unreadable():
             self.blob(entry.sha256).unlink(missing_ok=True)
 
     # ---- unfinished downloads ----
 
     def unfinished(self) -> tuple[tuple[Path, int], ...]:
-        """Downloads that did not end and pulled files without a name, with their bytes."""
+        """
+        Downloads that did not end and pulled files without a name, with their bytes.
+
+        While a manifest cannot be read no pulled file counts as nameless: it may be the one with its name.
+        """
         named = {entry.sha256 for entry in self.list()}
-        paths = [path for path in self.blobs.glob("sha256-*") if path.name[7:] not in named]
+        blobs = () if self.unreadable() else self.blobs.glob("sha256-*")
+        paths = [path for path in blobs if path.name[7:] not in named]
         paths += list(self.partials.glob("*"))
         return tuple((path, _tree_bytes(path)) for path in sorted(paths))
 

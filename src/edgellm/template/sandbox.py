@@ -15,7 +15,6 @@ one in three). Three additions do:
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +28,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 from jinja2.visitor import NodeTransformer
 
+from edgellm._turns import Turns
 from edgellm.template import methods
 from edgellm.template.budget import MAX_BITS, Budget, LimitError, Limits
 from edgellm.template.filters import filters_for
@@ -346,7 +346,7 @@ class Template:
     def __init__(self, source: str, limits: Limits | None = None) -> None:
         self.source = source
         self.limits = limits or Limits()
-        self._lock = threading.Lock()
+        self._turns = Turns()
         if len(source) > self.limits.n_source:
             raise RenderError(f"has {len(source):,} characters; the limit is {self.limits.n_source:,}")
         try:
@@ -370,7 +370,7 @@ class Template:
             RaisedError: The template refused the messages by raise_exception.
             RenderError: The template is wrong, or asked for more than its limits.
         """
-        with self._lock:
+        with self._turns.turn():
             try:
                 self._env.budget = Budget(self.limits, dict(variables))
                 context = self._template.new_context(dict(variables))

@@ -76,10 +76,14 @@ def tiny_model(
     family = FAMILIES[arch]
     vocabulary = bpe_vocabulary() if tokenizer == "bytes" else dummy_vocabulary()
     n_vocab = len(vocabulary["tokenizer.ggml.tokens"])
-    known = sizes(family, n_vocab, n_layer, overrides)
-    unknown = [name for name in overrides if name not in sizes(family, n_vocab, n_layer, {})]
+    for name, value in {"n_layer": n_layer, **overrides}.items():
+        if not isinstance(value, int) or value < 1:
+            raise InvalidArgument(f"{name} is {value!r}; it must be a whole number of at least 1")
+    names = sizes(family, n_vocab, n_layer, {})
+    unknown = [name for name in overrides if name not in names]
     if unknown:
-        raise InvalidArgument(f"{', '.join(unknown)} is no size; there are: {', '.join(sorted(known))}")
+        raise InvalidArgument(f"{', '.join(unknown)} is no size; there are: {', '.join(sorted(names))}")
+    known = sizes(family, n_vocab, n_layer, overrides)
     keys = _keys(arch, family, known, n_layer) | vocabulary | dict(metadata or {})
     random = np.random.default_rng(seed)
     tensors = {
