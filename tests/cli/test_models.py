@@ -166,3 +166,13 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         for stage in ("download", "unpack", "verify"):
             report(Progress(stage, 5, 10))
     assert capsys.readouterr().out == ""
+
+
+def test_a_damaged_note_is_told(cli: Cli, home: Path, model: str) -> None:
+    assert cli("pull", model).code == 0
+    [note] = (home / "models" / "manifests").iterdir()
+    note.write_bytes(note.read_bytes()[:20])
+    listed = cli("ls")
+    assert (listed.code, listed.out) == (0, "")
+    assert f"{note.name} and pull the model again" in listed.err
+    assert "is damaged" in cli("doctor").out

@@ -125,6 +125,7 @@ def _store() -> dict[str, Any]:
         facts["models"] = len(entries)
         facts["model_bytes"] = sum(entry.n_bytes for entry in entries if not entry.local)
         facts["missing"] = [entry.name for entry in entries if not entry.present]
+        facts["unreadable"] = list(store.unreadable())
         facts["unfinished_bytes"] = sum(n_bytes for _, n_bytes in store.unfinished())
         facts["free_bytes"] = shutil.disk_usage(existing).free
     except OSError as error:
@@ -172,6 +173,9 @@ def problems(facts: dict[str, Any]) -> list[dict[str, Any]]:
             f"interrupted pulls hold {megabytes(store['unfinished_bytes'])}",
             "pull again to go on, or 'edgellm rm --unfinished'",
         )
+    for sentence in store.get("unreadable", ()):
+        text, _, advice = sentence.rpartition(": ")
+        add(text, advice)
     for name in store.get("missing", ()):
         add(f"the file registered as {name} is gone", f"put it back, or 'edgellm rm {name}'")
     found_set, used = set(system.get("features_found", ())), set(system.get("features_used", ()))

@@ -16,7 +16,9 @@ from edgellm.store.shelf import Shelf
 def command(everything: bool, as_json: bool) -> None:
     """List the models on this machine."""
     shelf = Shelf()
-    entries = shelf.list()
+    entries, unreadable = shelf.list(), shelf.unreadable()
+    for sentence in unreadable:
+        say(sentence)
     rows = [{**entry.as_json(), "here": entry.present} for entry in entries]
     if everything:
         rows += _not_here({entry.name for entry in entries})
@@ -24,7 +26,7 @@ def command(everything: bool, as_json: bool) -> None:
         print_json(rows)
     elif rows:
         click.echo(table([["NAME", "SIZE", "WHERE", "WHAT"], *map(_cells, rows)], right={1}))
-    else:
+    elif not unreadable:
         say(f"no models in {shelf.root} yet: try 'edgellm pull smollm2', or 'edgellm ls --all' for the catalog")
 
 
