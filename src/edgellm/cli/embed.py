@@ -50,7 +50,8 @@ def command(
 
     Each vector is one line of numbers on standard output; with --json one object with all of them, in the shape of
     OpenAI's API. With --pooling none a text has a line for each token, and an empty line follows it unless it is the
-    last. Without TEXTS and --file, or when TEXTS is '-', standard input is one text. A text may have as many tokens as the model reads, 4096 at most.
+    last. Without TEXTS and --file, or when TEXTS is '-', standard input is one text. A text may have as many tokens as
+    the model reads, 4096 at most.
     """
     lines = _texts(texts, file)
     if output is not None:
