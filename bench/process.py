@@ -56,8 +56,14 @@ def edgellm_command(model: Path, threads: int, raw: bool) -> list[str]:
 
 
 def edgellm_environment() -> dict[str, str]:
-    """So that ``python -m edgellm`` finds the package that the worker measures."""
-    return {"PYTHONPATH": os.pathsep.join([str(edgellm_folder()), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    """
+    So that ``python -m edgellm`` finds the package that the worker measures, with bytecode, as an installed one has
+    it: without, Python's compiler takes 40 ms of a start, and some machines forbid writing it.
+    """
+    return {
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPATH": os.pathsep.join([str(edgellm_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
 
 
 def completion_command(llama: Llama, model: Path, threads: int, text: str, warmup: bool) -> list[str]:
