@@ -218,6 +218,8 @@ def main(words: list[str] | None = None) -> int:
     """Measure, print, record; 1 when a type misses the limit."""
     edgellm_folder()
     options: Any = parser().parse_args(words)
+    if options.texts is not None and options.texts < 1:
+        parser().error(f"--texts is {options.texts}; it must be at least 1")
     sources = [file.read_text(encoding="utf-8") for file in options.text] if options.text else recorded()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=cache()) as folder:

@@ -178,7 +178,10 @@ def as_number(value: Any) -> int | float | None:
 
     if isinstance(value, numbers.Integral):
         return operator.index(value)
-    return float(value) if isinstance(value, numbers.Real) else None
+    try:
+        return float(value) if isinstance(value, numbers.Real) else None
+    except OverflowError:  # a Fraction of any size
+        return None
 
 
 def shown(value: Any) -> str:

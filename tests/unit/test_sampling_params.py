@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -140,3 +141,9 @@ def test_overrides_replace_single_settings() -> None:
 def test_settings_cannot_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         SamplingParams().top_k = 3  # type: ignore[misc]
+
+
+def test_a_fraction_beyond_all_floats() -> None:
+    assert SamplingParams(temperature=Fraction(1, 2)).temperature == 0.5
+    with pytest.raises(InvalidArgument, match="temperature is Fraction"):
+        SamplingParams(temperature=Fraction(10**400, 3))

@@ -1,8 +1,8 @@
 """
 Bytecode beside a staged release's modules.
 
-Whoever asks the device's service may write nothing there, so without it Python would compile some hundred modules for
-every answer: two fifths of the time to the first word of a small model, about a second on a Cortex-A53.
+Whoever asks the device's service may write nothing there, so without it Python would compile its modules for every
+answer: SmolLM2's first token and the end of the program came after 215 instead of 118 ms on a Zen 5.
 """
 
 from __future__ import annotations
