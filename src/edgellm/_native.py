@@ -236,6 +236,8 @@ def _pass_on_interrupt() -> None:
 class Handle:
     """Owns one native object; freed once, by close(), ``with``, or collection."""
 
+    called = ""  # by users, in messages; else the class's name
+
     def __init__(self, pointer: Any, free: Callable[[Any], None], parent: Any = None) -> None:
         generation = _generation
 
@@ -257,7 +259,7 @@ class Handle:
         _pass_on_interrupt()
         pointer = self._pointer
         if pointer is None:
-            raise ClosedError(f"this {type(self).__name__.lower()} is closed")
+            raise ClosedError(f"this {self.called or type(self).__name__.lower()} is closed")
         if self._generation != _generation:
             raise EdgellmError(
                 f"this {type(self).__name__.lower()} was opened before the process forked; open it in the child, "
@@ -532,6 +534,8 @@ Item = tuple[int, Sequence[int], int, bool]  # sequence, tokens to append, OUT_*
 
 class Engine(Handle):
     """Cache, scratch memory and threads of a model. One thread at a time."""
+
+    called = "LLM"  # what a call meets first when another thread closes that
 
     def __init__(self, model: Model, **options: Any) -> None:
         global _engines_started
