@@ -98,6 +98,7 @@ class LLM:
         path, self._name = _resolve(model)
         self._model = _native.Model(path)
         self._vocab = self._model.vocab()
+        self._vocab.called = "LLM"
         self.info: ModelInfo = self._model.info
         self.tokenizer = Tokenizer._of(self._vocab)
         self._embedders: dict[str, Embedder] = {}
